@@ -23,14 +23,20 @@ pub struct Context {
 impl Context {
     /// A context of these names and values. A name given twice keeps its last value.
     pub fn new<N: Into<String>, V: Into<String>>(entries: impl IntoIterator<Item = (N, V)>) -> Self {
-        let map: std::collections::BTreeMap<String, String> =
-            entries.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        Self { entries: map.into_iter().collect() }
+        let map: std::collections::BTreeMap<String, String> = entries
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        Self {
+            entries: map.into_iter().collect(),
+        }
     }
 
     /// The pairs, ordered by name.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.entries.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.entries
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// One unambiguous encoding: the number of pairs, then for each its name and value, each led by its length in
@@ -50,5 +56,9 @@ impl Context {
 }
 
 fn push_len(out: &mut Vec<u8>, len: usize) {
-    out.extend_from_slice(&u32::try_from(len).expect("a context is far below 4 GiB").to_le_bytes());
+    out.extend_from_slice(
+        &u32::try_from(len)
+            .expect("a context is far below 4 GiB")
+            .to_le_bytes(),
+    );
 }

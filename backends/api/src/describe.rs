@@ -66,7 +66,12 @@ pub struct SizeLimits {
 
 impl Default for SizeLimits {
     fn default() -> Self {
-        Self { plaintext_max_bytes: 256, blob_max_bytes: 8192, key_id_max_bytes: 2048, metadata_max_bytes: 1024 }
+        Self {
+            plaintext_max_bytes: 256,
+            blob_max_bytes: 8192,
+            key_id_max_bytes: 2048,
+            metadata_max_bytes: 1024,
+        }
     }
 }
 

@@ -27,7 +27,11 @@ pub struct BackendError {
 impl BackendError {
     /// An error of this kind.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None }
+        Self {
+            code,
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     /// The same, with the KMS's wish for when to try again.

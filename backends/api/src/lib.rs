@@ -2,9 +2,9 @@
 //!
 //! A backend is written against the two traits here, [`KeyBackend`] (the kind of KMS) and [`KeyInstance`] (one
 //! registered key in it). The engine knows these traits alone. Linked statically a backend is used as it is; built as
-//! a dynamic plugin it is exported through the C table of `include/keystead_backend.h` by the macro `export_backend!`, and the
-//! crate `keystead-loader` turns the plugin into a `KeyBackend` again. A plugin in another language needs the header
-//! alone.
+//! a dynamic plugin it is exported through the C table of `include/keystead_backend.h` by the macro [`export_backend!`], and
+//! the crate `keystead-loader` turns the plugin into a `KeyBackend` again. A plugin in another language needs the
+//! header alone.
 //!
 //! | word | meaning |
 //! | --- | --- |
@@ -21,10 +21,13 @@
 //! - No call blocks beyond [`Call::timeout`] by more than a moment.
 //! - Memory that held a key is zeroized.
 
+pub mod abi;
 mod call;
 mod context;
 mod describe;
 mod error;
+#[doc(hidden)]
+pub mod export;
 mod locked;
 
 use std::sync::Arc;
@@ -33,7 +36,7 @@ pub use call::{Call, CancelFlag};
 pub use context::Context;
 pub use describe::{Capabilities, CredentialKind, Description, SizeLimits};
 pub use error::{BackendError, ErrorClass, ErrorCode};
-pub use locked::{LockedBytes, locked_memory_status, LockedMemoryStatus};
+pub use locked::{LockedBytes, LockedMemoryStatus, locked_memory_status};
 
 /// A kind of KMS: makes an instance for each key that is registered with it.
 ///
@@ -90,7 +93,10 @@ pub trait KeyInstance: Send + Sync {
     /// Wraps the same plaintext under the newest version of the key, inside of the KMS. Optional:
     /// [`ErrorCode::Unsupported`] unless the backend says [`Capabilities::rewrap`].
     fn rewrap(&self, _call: &Call, _context: &Context, _wrapped: &Wrapped) -> Result<Wrapped, BackendError> {
-        Err(BackendError::new(ErrorCode::Unsupported, "this backend does not re-wrap on the server's side"))
+        Err(BackendError::new(
+            ErrorCode::Unsupported,
+            "this backend does not re-wrap on the server's side",
+        ))
     }
 
     /// Asks calls in flight on this instance to return soon, with [`ErrorCode::Cancelled`]. Returns at once.
