@@ -20,6 +20,7 @@ pub(crate) static CONTENT_KEY: Label = Label::new("keystead 1 content key");
 pub(crate) static AUDIT_CHAIN: Label = Label::new("keystead 1 audit chain");
 /// The chain of an organization's epoch records.
 pub(crate) static EPOCH_CHAIN: Label = Label::new("keystead 1 epoch chain");
+static WRAP_CONTEXT: Label = Label::new("keystead 1 wrap context");
 static PLACE: Label = Label::new("keystead 1 place of a row");
 
 /// Length in bytes of a [`place_tag`].
@@ -164,6 +165,12 @@ pub(crate) fn place_tag(key: &PlaceKey, table: u8, row_key: &[u8], body: &[u8]) 
     let mut tag = [0; PLACE_TAG_LEN];
     hasher.finalize_xof().fill(&mut tag);
     tag
+}
+
+/// The hash of a wrap's context, given in its canonical bytes: what stands for the context where 32 bytes of it are
+/// wanted, as in the plaintext that goes to a KMS which binds no context itself. BLAKE3's `derive_key` of its own label.
+pub(crate) fn context_hash(canonical: &[u8]) -> [u8; 32] {
+    *WRAP_CONTEXT.hasher().update(canonical).finalize().as_bytes()
 }
 
 /// The hash of the next record of a chain: [`AUDIT_CHAIN`] or [`EPOCH_CHAIN`]. The first record of a chain follows 32

@@ -3,7 +3,8 @@
 //!
 //! - [`Cipher`]: AES-256-GCM-SIV, in place, for the length of a few operations.
 //! - [`derive_pair`]: from an epoch key or a data key to the key that seals, and the commitment that names it.
-//! - [`place_tag`], [`chain_hash`]: what binds plain rows to their place, and records to those before them.
+//! - [`place_tag`], [`chain_hash`], [`context_hash`]: what binds plain rows to their place, records to those before
+//!   them, and a wrap to its context where the KMS does not.
 //! - [`chunk_nonce`]: the nonces of a value, sealed in one chunk or in many.
 //! - [`SecretBytes`]: bytes that are erased when they are dropped.
 //!
@@ -18,7 +19,7 @@ mod stream;
 pub(crate) use aead::{Cipher, NONCE_LEN, OpenFailed, TAG_LEN};
 pub(crate) use derive::{
     AUDIT_CHAIN, CONTENT_KEY, Commitment, Derived, EPOCH_CHAIN, EPOCH_WRAPPING_KEY, Label, PLACE_TAG_LEN,
-    PlaceKey, chain_hash, derive_pair, place_tag,
+    PlaceKey, chain_hash, context_hash, derive_pair, place_tag,
 };
 pub use secret_bytes::SecretBytes;
 pub(crate) use stream::chunk_nonce;

@@ -122,10 +122,15 @@ def chain_hashes():
             previous = found
 
 
+def context_hashes():
+    for canonical in (b"", bytes(range(200))):
+        yield {"canonical": canonical.hex(), "hash": derive_key("keystead 1 wrap context", canonical, 32).hex()}
+
+
 def blake3_vectors():
     return {"blake3": {"context": PUBLISHED_CONTEXT, "key": PUBLISHED_KEY, "cases": list(published_cases())},
             "keystead": {"pairs": list(pairs()), "place_tags": list(place_tags()),
-                         "chain_hashes": list(chain_hashes())}}
+                         "chain_hashes": list(chain_hashes()), "context_hashes": list(context_hashes())}}
 
 
 def check_rfc8452():

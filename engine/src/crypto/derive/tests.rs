@@ -33,6 +33,7 @@ struct Own {
     pairs: Vec<PairCase>,
     place_tags: Vec<PlaceCase>,
     chain_hashes: Vec<ChainCase>,
+    context_hashes: Vec<ContextCase>,
 }
 
 #[derive(Deserialize)]
@@ -58,6 +59,12 @@ struct ChainCase {
     label: String,
     previous: String,
     parts: Vec<String>,
+    hash: String,
+}
+
+#[derive(Deserialize)]
+struct ContextCase {
+    canonical: String,
     hash: String,
 }
 
@@ -167,6 +174,15 @@ fn chain_hashes_are_those_of_the_format() {
             chain_hash(label(&case.label), &array(&case.previous), &parts)[..],
             unhex(&case.hash)
         );
+    }
+}
+
+#[test]
+fn context_hashes_are_those_of_the_format() {
+    let cases = vectors().keystead.context_hashes;
+    assert_eq!(cases.len(), 2);
+    for case in cases {
+        assert_eq!(context_hash(&unhex(&case.canonical))[..], unhex(&case.hash));
     }
 }
 
