@@ -1,0 +1,252 @@
+//! The journal: a write-ahead log in a fixed region of the file, for commits that redb makes in memory only.
+//!
+//! A commit that redb makes durable so that a crashed store still opens at once (two-phase, quick-repair) costs two syncs and
+//! over 100 KiB; a journaled one costs one sync and what it changed.
+//!
+//! # A record
+//!
+//! ```text
+//!   0   u32       magic "KJRN"
+//!   4   u32       length of the payload, in bytes
+//!   8   u64       generation
+//!  16   u64       sequence, from 0 in each generation
+//!  24   [16]      tag of the head: over bytes 0..24
+//!  40   [32]      tag of the record: over bytes 0..24 and the payload
+//!  72   payload
+//!       zeros up to the next multiple of 512
+//! ```
+//!
+//! Records of a generation stand one behind the other from the region's beginning, each at a multiple of 512. A new generation
+//! starts at the beginning again and writes nothing for it: records of an older one do not match any more.
+//!
+//! # Why an end is an end, and a hole is a hole
+//!
+//! One record is written and synced before the next one begins, and after a write or sync that failed there is no next one. So
+//! when power goes, at most one record is in doubt, the last, and nobody was told that it is durable. Replay ends at the first
+//! record that is not whole. If that was the one in doubt, no head of its generation with a higher sequence exists anywhere in
+//! the region: such a head is written only after the record before it was synced. Finding one therefore proves that a record in
+//! the middle, which was acknowledged, is damaged; that is an error. (A head stands within one sector, and has a tag of its
+//! own: it is found even when its payload is damaged or torn as well.)
+//!
+//! The next append overwrites a torn record from its beginning, perhaps with a shorter one. What then is left of the torn one
+//! is payload, and would be taken for a record only if a payload held a whole head, tag included, at a multiple of 512 bytes;
+//! payloads are sealed values and derived keys, and even then the error would be an alarm, never a wrong value.
+//!
+//! What cannot be told apart: damage to the *last* record of the journal after it was synced looks like a record that was torn.
+//! A closed store has an empty journal, so this needs a loss of power and damage in the same place.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::disk::CheckedDisk;
+use super::error::ContainerError;
+use super::geometry::{JOURNAL_BYTES, JOURNAL_OFFSET, SECTOR_BYTES, array};
+use super::tags::Tags;
+
+const MAGIC: [u8; 4] = *b"KJRN";
+const HEAD: usize = 24;
+const RECORD_TAG_AT: usize = 40;
+const PAYLOAD_AT: usize = 72;
+const SECTOR: usize = SECTOR_BYTES as usize;
+const REGION: usize = JOURNAL_BYTES as usize;
+
+/// The journal of a container. Appends are made one at a time.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    disk: Arc<CheckedDisk>,
+    tags: Arc<Tags>,
+    position: Mutex<Position>,
+}
+
+/// Where the next record goes. Before a replay or restart there is no generation, and nothing is appended.
+#[derive(Debug, Clone, Copy, Default)]
+struct Position {
+    generation: Option<u64>,
+    sequence: u64,
+    offset: u64,
+}
+
+/// A record's head, as it stands on the disk.
+struct Head {
+    payload_bytes: usize,
+    generation: u64,
+    sequence: u64,
+}
+
+impl Head {
+    fn encode(&self) -> [u8; HEAD] {
+        let mut bytes = [0; HEAD];
+        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[4..8].copy_from_slice(&(self.payload_bytes as u32).to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.generation.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes
+    }
+
+    /// The head at the beginning of `region`, if its tag matches and the region has room for what it claims.
+    fn decode(tags: &Tags, region: &[u8]) -> Option<Self> {
+        let (head, rest) = region.split_first_chunk::<HEAD>()?;
+        if head[..4] != MAGIC || !rest.starts_with(&tags.journal_head(head)) {
+            return None;
+        }
+        let head = Self {
+            payload_bytes: u32::from_le_bytes(array(&head[4..])) as usize,
+            generation: u64::from_le_bytes(array(&head[8..])),
+            sequence: u64::from_le_bytes(array(&head[16..])),
+        };
+        (Journal::record_size(head.payload_bytes) <= region.len() as u64).then_some(head)
+    }
+}
+
+impl Journal {
+    pub(super) fn new(disk: Arc<CheckedDisk>, tags: Arc<Tags>) -> Self {
+        Self {
+            disk,
+            tags,
+            position: Mutex::default(),
+        }
+    }
+
+    /// Bytes that a record with so much payload takes.
+    pub(crate) fn record_size(payload_bytes: usize) -> u64 {
+        (PAYLOAD_AT as u64)
+            .saturating_add(payload_bytes as u64)
+            .next_multiple_of(SECTOR_BYTES)
+    }
+
+    /// Bytes that the records of this generation take.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.position().offset
+    }
+
+    /// Bytes left for further records of this generation.
+    pub(crate) fn remaining_bytes(&self) -> u64 {
+        JOURNAL_BYTES - self.used_bytes()
+    }
+
+    /// True when a record with so much payload fits behind the others.
+    pub(crate) fn fits(&self, payload_bytes: usize) -> bool {
+        Self::record_size(payload_bytes) <= self.remaining_bytes()
+    }
+
+    /// Writes one record, its payload given in parts, and syncs. Durable when it returns; after an error the record is
+    /// perhaps there, and the container takes no further write unless nothing was written
+    /// ([`ContainerError::JournalFull`], [`ContainerError::WrongGeneration`]).
+    pub(crate) fn append(&self, generation: u64, payload_parts: &[&[u8]]) -> Result<(), ContainerError> {
+        let mut position = self.position();
+        if position.generation != Some(generation) {
+            return Err(ContainerError::WrongGeneration {
+                asked: generation,
+                current: position.generation,
+            });
+        }
+        let payload_bytes = payload_parts.iter().map(|part| part.len()).sum();
+        let (needed_bytes, remaining_bytes) =
+            (Self::record_size(payload_bytes), JOURNAL_BYTES - position.offset);
+        if needed_bytes > remaining_bytes {
+            return Err(ContainerError::JournalFull {
+                needed_bytes,
+                remaining_bytes,
+            });
+        }
+        let head = Head {
+            payload_bytes,
+            generation,
+            sequence: position.sequence,
+        }
+        .encode();
+        // At most the size of the region, which was just checked.
+        let mut record = Vec::with_capacity(needed_bytes as usize);
+        record.extend_from_slice(&head);
+        record.extend_from_slice(&self.tags.journal_head(&head));
+        record.resize(PAYLOAD_AT, 0);
+        for part in payload_parts {
+            record.extend_from_slice(part);
+        }
+        let tag = self.tags.journal_record(&head, &record[PAYLOAD_AT..]);
+        record[RECORD_TAG_AT..PAYLOAD_AT].copy_from_slice(&tag);
+        record.resize(needed_bytes as usize, 0);
+        self.disk
+            .write_at(JOURNAL_OFFSET + position.offset, &record, "writing the journal")?;
+        self.disk.sync("syncing the journal")?;
+        position.offset += needed_bytes;
+        position.sequence += 1;
+        Ok(())
+    }
+
+    /// Starts a new generation at the region's beginning. Writes nothing: the caller has made durable, elsewhere, that
+    /// this generation is the current one and that nothing of the ones before is needed.
+    ///
+    /// Generations only rise. One that does not leaves the journal without a generation, and every append is refused:
+    /// old records could otherwise pass for new ones.
+    pub(crate) fn restart(&self, generation: u64) {
+        let mut position = self.position();
+        let rises = position.generation.is_none_or(|current| generation > current);
+        *position = Position {
+            generation: rises.then_some(generation),
+            sequence: 0,
+            offset: 0,
+        };
+    }
+
+    /// Hands the payloads of this generation's records to `apply`, in their order, and says how many there were. The
+    /// journal is checked as a whole before the first is handed out. Appending goes on behind the last one.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError::DamagedJournal`] when records follow behind one that is not whole; what `apply` returns.
+    pub(crate) fn replay<E: From<ContainerError>>(
+        &self,
+        generation: u64,
+        mut apply: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        // The region is read whole: replay must look at all of it anyway, and it bounds the memory.
+        let mut region = vec![0; REGION];
+        self.disk
+            .read_at(JOURNAL_OFFSET, &mut region, "reading the journal")?;
+        let mut payloads = Vec::new();
+        let mut end = 0;
+        while let Some(payload) = self.whole_record(&region[end..], generation, payloads.len() as u64) {
+            end += Self::record_size(payload.len()) as usize;
+            payloads.push(payload);
+        }
+        let sequence = payloads.len() as u64;
+        for later in (end + SECTOR..REGION).step_by(SECTOR) {
+            let head = Head::decode(&self.tags, &region[later..]);
+            if head.is_some_and(|head| head.generation == generation && head.sequence > sequence) {
+                let (offset, later_offset) = (end as u64, later as u64);
+                return Err(ContainerError::DamagedJournal {
+                    generation,
+                    sequence,
+                    offset,
+                    later_offset,
+                }
+                .into());
+            }
+        }
+        for payload in payloads {
+            apply(payload)?;
+        }
+        *self.position() = Position {
+            generation: Some(generation),
+            sequence,
+            offset: end as u64,
+        };
+        Ok(sequence)
+    }
+
+    /// The payload of the record at the beginning of `region`, if it is whole and the one that is due.
+    fn whole_record<'r>(&self, region: &'r [u8], generation: u64, sequence: u64) -> Option<&'r [u8]> {
+        let head = Head::decode(&self.tags, region)?;
+        if (head.generation, head.sequence) != (generation, sequence) {
+            return None;
+        }
+        let payload = &region[PAYLOAD_AT..PAYLOAD_AT + head.payload_bytes];
+        let tag = self.tags.journal_record(&region[..HEAD], payload);
+        (tag == region[RECORD_TAG_AT..PAYLOAD_AT]).then_some(payload)
+    }
+
+    fn position(&self) -> MutexGuard<'_, Position> {
+        // It changes only after a record is durable, in one step: a panic elsewhere leaves it right.
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
