@@ -11,6 +11,7 @@
 
 use std::ffi::c_void;
 use std::ptr;
+use std::time::Duration;
 
 /// The version of the interface that these types describe.
 pub const ABI: u32 = 1;
@@ -59,6 +60,24 @@ pub const CAN_INTERRUPT: u64 = 4;
 pub const fn struct_size<T>() -> u32 {
     assert!(size_of::<T>() <= u32::MAX as usize);
     size_of::<T>() as u32
+}
+
+/// A struct of this module behind a pointer from the other side: none unless it is not null, aligned, and at least as large
+/// as this version knows it.
+///
+/// # Safety
+///
+/// `T` is one of the structs here that begin with `struct_size`; `pointer` is null, or points to one that is as large as it
+/// says and that nobody writes for as long as `'a`.
+#[must_use]
+pub unsafe fn sized<'a, T>(pointer: *const T) -> Option<&'a T> {
+    if pointer.is_null() || !pointer.is_aligned() {
+        return None;
+    }
+    // SAFETY: not null, aligned, and every such struct begins with its size.
+    let size = unsafe { pointer.cast::<u32>().read() };
+    // SAFETY: it is as large as `T`, and the caller says that it is borrowed for `'a`.
+    (size >= struct_size::<T>()).then(|| unsafe { &*pointer })
 }
 
 /// Borrowed bytes.
@@ -132,6 +151,25 @@ impl Output {
             len: 0,
         }
     }
+
+    /// Writes text for people, cut on a character's boundary when there is no room for all of it.
+    ///
+    /// # Safety
+    ///
+    /// `data` is null or has `capacity` bytes behind it, which nobody else uses now.
+    pub unsafe fn write_cut(&mut self, text: &str) {
+        let room = if self.data.is_null() {
+            0
+        } else {
+            usize::try_from(self.capacity).unwrap_or(usize::MAX)
+        };
+        let cut = &text[..text.floor_char_boundary(room)];
+        if !cut.is_empty() {
+            // SAFETY: no more than the capacity, and not overlapping.
+            unsafe { self.data.copy_from_nonoverlapping(cut.as_ptr(), cut.len()) };
+        }
+        self.len = cut.len() as u64;
+    }
 }
 
 /// One name and value of a context.
@@ -186,6 +224,40 @@ pub struct Error {
     pub retry_after_ms: u64,
     /// For people.
     pub message: Output,
+}
+
+impl Error {
+    /// An error to be filled in by the other side.
+    #[must_use]
+    pub const fn with_room(message: &mut [u8]) -> Self {
+        Self {
+            struct_size: struct_size::<Self>(),
+            code: OK,
+            retry_after_ms: 0,
+            message: Output::of(message),
+        }
+    }
+
+    /// Fills in the error of the other side, if it wants to know. The wait is rounded up to whole milliseconds, so that
+    /// half of one does not read as "did not say".
+    ///
+    /// # Safety
+    ///
+    /// `error` is null or keeps the rules of the header, and nobody else uses it now.
+    pub unsafe fn fill(error: *mut Self, code: i32, retry_after: Option<Duration>, message: &str) {
+        // SAFETY: as the caller says.
+        if unsafe { sized(error.cast_const()) }.is_none() {
+            return;
+        }
+        // SAFETY: checked just now, and exclusively ours as the caller says.
+        let error = unsafe { &mut *error };
+        error.code = code;
+        error.retry_after_ms = retry_after.map_or(0, |wait| {
+            u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
+        });
+        // SAFETY: as the caller says.
+        unsafe { error.message.write_cut(message) };
+    }
 }
 
 /// What the host offers.

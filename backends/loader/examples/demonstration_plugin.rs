@@ -8,15 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keystead_backend::{
-    BackendError, Call, Capabilities, Context, Description, ErrorCode, Host, KeyBackend, KeyInstance, LockedBytes,
-    LogLevel, OpenRequest, SizeLimits, Status, Wrapped,
+    BackendError, Call, Capabilities, Context, Description, ErrorCode, Host, KeyBackend, KeyInstance,
+    LockedBytes, LogLevel, OpenRequest, SizeLimits, Status, Wrapped,
 };
 
 #[derive(Default)]
 struct Demonstration;
 
-const LIMITS: SizeLimits =
-    SizeLimits { plaintext_max_bytes: 256, blob_max_bytes: 320, key_id_max_bytes: 64, metadata_max_bytes: 16 };
+const LIMITS: SizeLimits = SizeLimits {
+    plaintext_max_bytes: 256,
+    blob_max_bytes: 320,
+    key_id_max_bytes: 64,
+    metadata_max_bytes: 16,
+};
 
 const TAG_BYTES: usize = 32;
 
@@ -24,18 +28,31 @@ impl KeyBackend for Demonstration {
     fn describe(&self) -> Description {
         let mut description = Description::new("demonstration", "0.1.0");
         description.limits = LIMITS;
-        description.capabilities = Capabilities { binds_context: true, rewrap: true, interrupt: false };
+        description.capabilities = Capabilities {
+            binds_context: true,
+            rewrap: true,
+            interrupt: false,
+        };
         description
     }
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Box<dyn KeyInstance>, BackendError> {
         let config: serde_json::Map<String, serde_json::Value> = serde_json::from_str(request.config)
             .map_err(|error| invalid(format!("the config is no JSON object: {error}")))?;
-        if let Some(unknown) = config.keys().find(|field| !["passphrase", "misbehave"].contains(&field.as_str())) {
+        if let Some(unknown) = config
+            .keys()
+            .find(|field| !["passphrase", "misbehave"].contains(&field.as_str()))
+        {
             return Err(invalid(format!("the config has an unknown field `{unknown}`")));
         }
-        let text = |field: &str| config.get(field).and_then(|value| value.as_str()).map(str::to_owned);
-        let passphrase = text("passphrase").ok_or_else(|| invalid("the config lacks `passphrase`, a text".into()))?;
+        let text = |field: &str| {
+            config
+                .get(field)
+                .and_then(|value| value.as_str())
+                .map(str::to_owned)
+        };
+        let passphrase =
+            text("passphrase").ok_or_else(|| invalid("the config lacks `passphrase`, a text".into()))?;
         let misbehave = text("misbehave").unwrap_or_default();
         if misbehave == "panic in open" {
             panic!("asked to panic");
@@ -51,7 +68,11 @@ impl KeyBackend for Demonstration {
             });
         }
         let key = blake3::derive_key("keystead demonstration plugin", passphrase.as_bytes());
-        Ok(Box::new(DemonstrationKey { key, misbehave, host: request.host }))
+        Ok(Box::new(DemonstrationKey {
+            key,
+            misbehave,
+            host: request.host,
+        }))
     }
 }
 
@@ -75,12 +96,19 @@ impl DemonstrationKey {
         hasher.update(nonce).update(&context.canonical_bytes());
         let mut keystream = vec![0; bytes.len()];
         hasher.finalize_xof().fill(&mut keystream);
-        bytes.iter_mut().zip(keystream).for_each(|(byte, key)| *byte ^= key);
+        bytes
+            .iter_mut()
+            .zip(keystream)
+            .for_each(|(byte, key)| *byte ^= key);
     }
 
     fn tag(&self, context: &Context, nonce: &[u8], body: &[u8]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        hasher.update(b"tag").update(nonce).update(body).update(&context.canonical_bytes());
+        hasher
+            .update(b"tag")
+            .update(nonce)
+            .update(body)
+            .update(&context.canonical_bytes());
         hasher.finalize()
     }
 }
@@ -94,16 +122,26 @@ impl KeyInstance for DemonstrationKey {
                     std::thread::sleep(Duration::from_millis(1));
                     left_ms -= 1;
                 }
-                let code = if call.is_cancelled() { ErrorCode::Cancelled } else { ErrorCode::Timeout };
+                let code = if call.is_cancelled() {
+                    ErrorCode::Cancelled
+                } else {
+                    ErrorCode::Timeout
+                };
                 Err(BackendError::new(code, "waited"))
             }
             "tell the token" => {
                 let token = self.host.identity_token("aws:acme")?;
-                Ok(Status { key_id: self.key_id(), detail: blake3::hash(token.as_slice()).to_hex().to_string() })
+                Ok(Status {
+                    key_id: self.key_id(),
+                    detail: blake3::hash(token.as_slice()).to_hex().to_string(),
+                })
             }
             "throttle" => Err(BackendError::new(ErrorCode::Throttled, "slow down")
                 .with_retry_after(Duration::from_micros(1500))),
-            _ => Ok(Status { key_id: self.key_id(), detail: format!("request {}", call.request_id) }),
+            _ => Ok(Status {
+                key_id: self.key_id(),
+                detail: format!("request {}", call.request_id),
+            }),
         }
     }
 
@@ -111,10 +149,18 @@ impl KeyInstance for DemonstrationKey {
         match self.misbehave.as_str() {
             "panic" => panic!("asked to panic"),
             "answer too much" => {
-                return Ok(Wrapped { blob: vec![1; 321], key_id: self.key_id(), metadata: Vec::new() });
+                return Ok(Wrapped {
+                    blob: vec![1; 321],
+                    key_id: self.key_id(),
+                    metadata: Vec::new(),
+                });
             }
             "answer nothing" => {
-                return Ok(Wrapped { blob: Vec::new(), key_id: self.key_id(), metadata: Vec::new() });
+                return Ok(Wrapped {
+                    blob: Vec::new(),
+                    key_id: self.key_id(),
+                    metadata: Vec::new(),
+                });
             }
             _ => {}
         }
@@ -124,18 +170,37 @@ impl KeyInstance for DemonstrationKey {
         self.apply_keystream(context, &nonce, &mut blob);
         let tag = self.tag(context, &nonce, &blob);
         blob.extend_from_slice(tag.as_bytes());
-        Ok(Wrapped { blob, key_id: self.key_id(), metadata: nonce })
+        Ok(Wrapped {
+            blob,
+            key_id: self.key_id(),
+            metadata: nonce,
+        })
     }
 
-    fn unwrap(&self, _call: &Call, context: &Context, wrapped: &Wrapped) -> Result<LockedBytes, BackendError> {
+    fn unwrap(
+        &self,
+        _call: &Call,
+        context: &Context,
+        wrapped: &Wrapped,
+    ) -> Result<LockedBytes, BackendError> {
         if wrapped.key_id != self.key_id() {
-            return Err(BackendError::new(ErrorCode::WrongKey, format!("{} wrapped this", wrapped.key_id)));
+            return Err(BackendError::new(
+                ErrorCode::WrongKey,
+                format!("{} wrapped this", wrapped.key_id),
+            ));
         }
-        let damaged = || BackendError::new(ErrorCode::InvalidCiphertext, "damaged, or wrapped under another context");
+        let damaged = || {
+            BackendError::new(
+                ErrorCode::InvalidCiphertext,
+                "damaged, or wrapped under another context",
+            )
+        };
         let split = wrapped.blob.len().checked_sub(TAG_BYTES).ok_or_else(damaged)?;
         let (body, tag) = wrapped.blob.split_at(split);
         // A comparison of two `Hash`es takes constant time.
-        if self.tag(context, &wrapped.metadata, body) != blake3::Hash::from_slice(tag).map_err(|_| damaged())? {
+        if self.tag(context, &wrapped.metadata, body)
+            != blake3::Hash::from_slice(tag).map_err(|_| damaged())?
+        {
             return Err(damaged());
         }
         LockedBytes::fill_with(body.len(), |plaintext| {

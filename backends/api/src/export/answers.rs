@@ -1,12 +1,14 @@
 //! From Rust to C: outputs and errors.
 
+use std::time::Duration;
+
 use crate::{BackendError, ErrorCode, abi};
 
 /// What an exported function returns instead of `OK`.
 pub(super) struct Failure {
     code: i32,
     message: String,
-    retry_after_ms: u64,
+    retry_after: Option<Duration>,
 }
 
 impl Failure {
@@ -15,7 +17,7 @@ impl Failure {
         Self {
             code: abi::INVALID_ARGUMENT,
             message: message.into(),
-            retry_after_ms: 0,
+            retry_after: None,
         }
     }
 
@@ -25,7 +27,7 @@ impl Failure {
         Self {
             code: abi::BUFFER_TOO_SMALL,
             message,
-            retry_after_ms: 0,
+            retry_after: None,
         }
     }
 
@@ -34,7 +36,7 @@ impl Failure {
         Self {
             code: ErrorCode::Internal.as_i32(),
             message: message.into(),
-            retry_after_ms: 0,
+            retry_after: None,
         }
     }
 
@@ -45,26 +47,17 @@ impl Failure {
     /// `error` is null or keeps the rules of the header.
     pub(super) unsafe fn answer(self, error: *mut abi::Error) -> i32 {
         // SAFETY: as the caller says.
-        if let Ok(error) = unsafe { super::arguments::sized_mut(error, "the error") } {
-            error.code = self.code;
-            error.retry_after_ms = self.retry_after_ms;
-            // SAFETY: as the caller says.
-            unsafe { write_cut(&mut error.message, &self.message) };
-        }
+        unsafe { abi::Error::fill(error, self.code, self.retry_after, &self.message) };
         self.code
     }
 }
 
 impl From<BackendError> for Failure {
     fn from(error: BackendError) -> Self {
-        // Rounded up: a wait of half a millisecond must not read as "did not say".
-        let retry_after_ms = error.retry_after.map_or(0, |wait| {
-            u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
-        });
         Self {
             code: error.code.as_i32(),
             message: error.message,
-            retry_after_ms,
+            retry_after: error.retry_after,
         }
     }
 }
@@ -105,23 +98,4 @@ pub(super) unsafe fn write(output: &mut abi::Output, answer: &[u8], what: &str) 
     }
     output.len = answer.len() as u64;
     Ok(())
-}
-
-/// Writes text for people, cut on a character's boundary when there is no room for all of it.
-///
-/// # Safety
-///
-/// `output` has its capacity in bytes behind its pointer, or the pointer is null.
-pub(super) unsafe fn write_cut(output: &mut abi::Output, text: &str) {
-    let room = if output.data.is_null() {
-        0
-    } else {
-        usize::try_from(output.capacity).unwrap_or(usize::MAX)
-    };
-    let cut = &text[..text.floor_char_boundary(room)];
-    if !cut.is_empty() {
-        // SAFETY: no more than the capacity, and not overlapping.
-        unsafe { output.data.copy_from_nonoverlapping(cut.as_ptr(), cut.len()) };
-    }
-    output.len = cut.len() as u64;
 }

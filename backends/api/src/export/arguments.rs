@@ -13,18 +13,12 @@ use crate::{Call, CancelFlag, Context, Wrapped, abi};
 ///
 /// `pointer` is null or points to a struct that begins with `struct_size` and is as large as that says, borrowed for `'a`.
 pub(super) unsafe fn sized<'a, T>(pointer: *const T, what: &str) -> Result<&'a T, Failure> {
-    if pointer.is_null() || !pointer.is_aligned() {
-        return Err(Failure::argument(format!("{what} is null or misaligned")));
-    }
-    // SAFETY: every such struct begins with its size.
-    let size = unsafe { pointer.cast::<u32>().read() };
-    if size < abi::struct_size::<T>() {
-        return Err(Failure::argument(format!(
-            "{what} says {size} bytes, fewer than version 1 has"
-        )));
-    }
-    // SAFETY: it is as large as `T`, and the caller says that it is borrowed for `'a`.
-    Ok(unsafe { &*pointer })
+    // SAFETY: as the caller says.
+    unsafe { abi::sized(pointer) }.ok_or_else(|| {
+        Failure::argument(format!(
+            "{what} is null, misaligned, or shorter than version 1 has it"
+        ))
+    })
 }
 
 /// The same for a struct that is written to.

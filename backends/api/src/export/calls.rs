@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::Table;
-use super::answers::{Failure, check_room, write, write_cut};
+use super::answers::{Failure, check_room, write};
 use super::arguments::{self, sized_mut};
 use super::upcalls::HostTable;
 use crate::{Host, KeyInstance, OpenRequest, SizeLimits, Wrapped, abi};
@@ -142,7 +142,7 @@ pub(super) unsafe extern "C" fn status(
             let (call, _until_it_returns) = arguments::call(call)?;
             let status = instance.key.status(&call)?;
             write(&mut out.key_id, status.key_id.as_bytes(), "the key id")?;
-            write_cut(&mut out.detail, &status.detail);
+            out.detail.write_cut(&status.detail);
             Ok(())
         })
     }

@@ -75,12 +75,7 @@ impl Host for HostTable {
         let mut token = Zeroizing::new(vec![0; abi::TOKEN_MAX as usize]);
         let mut message = vec![0; abi::MESSAGE_MAX as usize];
         let mut output = abi::Output::of(&mut token);
-        let mut error = abi::Error {
-            struct_size: abi::struct_size::<abi::Error>(),
-            code: abi::OK,
-            retry_after_ms: 0,
-            message: abi::Output::of(&mut message),
-        };
+        let mut error = abi::Error::with_room(&mut message);
         let audience = abi::Input::of(audience.as_bytes());
         let code = self
             .with(|host| {
