@@ -296,6 +296,24 @@ fn a_disabling_by_another_process_holds_from_the_next_call_on_until_enabled() {
 }
 
 #[test]
+fn the_file_that_was_read_keeps_its_inode_so_that_no_later_file_looks_like_it() {
+    let (_directory, path) = directory();
+    let keyring = keyring(&path);
+    let key = key_at(&path);
+    key.status(&call()).unwrap();
+    let read = fs::metadata(&path).unwrap().ino();
+    // Many file systems give a freed inode to the next file.
+    let other = Keyring::open(&path, Sealing::none()).unwrap();
+    drop(keyring);
+    for _ in 0..20 {
+        other.disable().unwrap();
+        other.enable().unwrap();
+        assert_ne!(fs::metadata(&path).unwrap().ino(), read);
+    }
+    key.status(&call()).unwrap();
+}
+
+#[test]
 fn disabling_twice_changes_nothing_and_a_disabled_keyring_still_rotates() {
     let (_directory, path) = directory();
     let keyring = keyring(&path);
