@@ -29,8 +29,8 @@
 //! own: it is found even when its payload is damaged or torn as well.)
 //!
 //! The next append overwrites a torn record from its beginning, perhaps with a shorter one. What then is left of the torn one
-//! is payload, and would be taken for a record only if a payload held a whole head, tag included, at a multiple of 512 bytes;
-//! payloads are sealed values and derived keys, and even then the error would be an alarm, never a wrong value.
+//! is payload, and would be taken for a record only if a payload held a whole head, tag included, at a multiple of 512 bytes.
+//! Payloads hold sealed values, and even then the error would be a false alarm, never a wrong value.
 //!
 //! What cannot be told apart: damage to the *last* record of the journal after it was synced looks like a record that was torn.
 //! A closed store has an empty journal, so this needs a loss of power and damage in the same place.
@@ -108,9 +108,8 @@ impl Journal {
 
     /// Bytes that a record with so much payload takes.
     pub(crate) fn record_size(payload_bytes: usize) -> u64 {
-        (PAYLOAD_AT as u64)
-            .saturating_add(payload_bytes as u64)
-            .next_multiple_of(SECTOR_BYTES)
+        let bytes = (PAYLOAD_AT as u64).saturating_add(payload_bytes as u64);
+        bytes.checked_next_multiple_of(SECTOR_BYTES).unwrap_or(u64::MAX)
     }
 
     /// Bytes that the records of this generation take.
@@ -139,7 +138,9 @@ impl Journal {
                 current: position.generation,
             });
         }
-        let payload_bytes = payload_parts.iter().map(|part| part.len()).sum();
+        let payload_bytes = payload_parts
+            .iter()
+            .fold(0usize, |sum, part| sum.saturating_add(part.len()));
         let (needed_bytes, remaining_bytes) =
             (Self::record_size(payload_bytes), JOURNAL_BYTES - position.offset);
         if needed_bytes > remaining_bytes {

@@ -1,0 +1,170 @@
+//! Damaged files: an error or the right answer, never a wrong one.
+
+use super::geometry::{JOURNAL_OFFSET, SEGMENTS_OFFSET};
+use super::*;
+use proptest::prelude::*;
+use std::sync::OnceLock;
+
+const ROW_COUNT: u64 = 3000;
+const CELL_COUNT: u64 = 2000;
+const RECORDS: [usize; 3] = [900, 5000, 100];
+
+/// A store with something of everything, closed as a crash leaves it.
+fn sample() -> &'static [u8] {
+    static SAMPLE: OnceLock<Vec<u8>> = OnceLock::new();
+    SAMPLE.get_or_init(|| {
+        let (disk, container) = new_container();
+        let database = open_redb(&container).unwrap();
+        commit_rows(&database, (0..ROW_COUNT / 2).map(|row| (row, 400)));
+        let keys: Vec<_> = (0..CELL_COUNT)
+            .map(|cell| (CellNumber(cell), [cell as u8 | 1; 32]))
+            .collect();
+        container
+            .write_cells(&keys.iter().map(|(cell, key)| (*cell, key)).collect::<Vec<_>>())
+            .unwrap();
+        commit_rows(&database, (ROW_COUNT / 2..ROW_COUNT).map(|row| (row, 400)));
+        container.journal().restart(1);
+        for bytes in RECORDS {
+            container
+                .journal()
+                .append(1, &[&vec![bytes as u8; bytes]])
+                .unwrap();
+        }
+        disk.to_bytes()
+    })
+}
+
+/// Looks at everything there is. An error is fine; `Ok` says how many of the journal's records were there.
+fn look_at_everything(bytes: Vec<u8>) -> Result<usize, String> {
+    let container = open_bytes(bytes).map_err(|error| error.to_string())?;
+    assert_eq!(container.store_id(), STORE_ID);
+    for cell in 0..CELL_COUNT {
+        match container.read_cell(CellNumber(cell)) {
+            Ok(key) => assert_eq!(key.as_slice(), [cell as u8 | 1; 32]),
+            Err(ContainerError::DamagedCell { .. }) => return Err("a damaged cell".into()),
+            Err(error) => panic!("cell {cell}: {error}"),
+        }
+    }
+    let mut records = 0;
+    container
+        .journal()
+        .replay::<ContainerError>(1, |payload| {
+            assert_eq!(payload, vec![RECORDS[records] as u8; RECORDS[records]]);
+            records += 1;
+            Ok(())
+        })
+        .map_err(|error| error.to_string())?;
+    let database = open_redb(&container).map_err(|error| error.to_string())?;
+    let rows = read_rows(&database).map_err(|error| error.to_string())?;
+    let expected: Rows = (0..ROW_COUNT).map(|row| (row, value_of(row, 400))).collect();
+    assert!(rows == expected, "wrong rows");
+    Ok(records)
+}
+
+fn flip(at: usize, bit: u8) -> Result<usize, String> {
+    let mut bytes = sample().to_vec();
+    bytes[at] ^= 1 << bit;
+    look_at_everything(bytes)
+}
+
+#[test]
+fn the_sample_is_whole() {
+    assert_eq!(look_at_everything(sample().to_vec()), Ok(3));
+}
+
+#[test]
+fn a_flipped_bit_in_a_copy_of_the_header_is_mended() {
+    for at in (0..8192).step_by(13) {
+        assert_eq!(flip(at, (at % 8) as u8), Ok(3), "byte {at}");
+    }
+    let mut bytes = sample().to_vec();
+    bytes[4096 + 70] ^= 1;
+    let disk = Arc::new(MemoryDisk::from_bytes(bytes));
+    Container::open(Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
+    assert_eq!(disk.to_bytes()[..8192], sample()[..8192]);
+}
+
+#[test]
+fn a_flipped_bit_in_redbs_own_header_is_an_error() {
+    let header = SEGMENTS_OFFSET as usize + 4096;
+    for at in 0..512 {
+        let error = flip(header + at, (at % 8) as u8).unwrap_err();
+        assert!(error.contains("block 0 is damaged"), "byte {at}: {error}");
+    }
+}
+
+#[test]
+fn a_block_in_the_place_of_another_or_from_another_store_is_an_error() {
+    let pages_of = |store_id| {
+        let disk = Arc::new(MemoryDisk::new());
+        let container = Container::create(Arc::clone(&disk) as Arc<dyn Disk>, store_id).unwrap();
+        let pages = container.page_file();
+        pages.resize(4096 * 10).unwrap();
+        for block in 1..10 {
+            pages.write_at(block * 4096, &[block as u8; 4096]).unwrap();
+        }
+        (disk, container)
+    };
+    let (disk, container) = pages_of(STORE_ID);
+    let (other, _) = pages_of([1; 16]);
+    let move_block = |from: &MemoryDisk, block: u64, to: u64| {
+        let (mut bytes, mut tag) = ([0; 4096], [0; 16]);
+        from.read_at(SEGMENTS_OFFSET + (1 + block) * 4096, &mut bytes)
+            .unwrap();
+        from.read_at(SEGMENTS_OFFSET + 16 * block, &mut tag).unwrap();
+        disk.write_at(SEGMENTS_OFFSET + (1 + to) * 4096, &bytes).unwrap();
+        disk.write_at(SEGMENTS_OFFSET + 16 * to, &tag).unwrap();
+    };
+    let mut out = [0; 4096];
+    let pages = container.page_file();
+    move_block(&disk, 3, 3);
+    pages.read_at(3 * 4096, &mut out).unwrap();
+    move_block(&disk, 4, 3);
+    assert!(matches!(
+        pages.read_at(3 * 4096, &mut out),
+        Err(ContainerError::DamagedBlock { block: 3 })
+    ));
+    move_block(&other, 5, 5);
+    assert!(matches!(
+        pages.read_at(5 * 4096, &mut out),
+        Err(ContainerError::DamagedBlock { block: 5 })
+    ));
+    let mut run = vec![0; 9 * 4096];
+    assert!(redb::StorageBackend::read(&pages, 4096, &mut run).is_err());
+    assert!(
+        run.iter().all(|byte| *byte == 0),
+        "no unchecked byte is handed out"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// The last record of the journal is the exception that `journal.rs` tells of.
+    #[test]
+    fn a_flipped_bit_anywhere_is_an_error_or_harmless(place in any::<prop::sample::Index>(), bit in 0u8..8) {
+        // Where there is something: not in the empty part of the journal.
+        let journal = JOURNAL_OFFSET as usize;
+        let last = journal + (Journal::record_size(RECORDS[0]) + Journal::record_size(RECORDS[1])) as usize;
+        let end = last + Journal::record_size(RECORDS[2]) as usize;
+        let pages = SEGMENTS_OFFSET as usize;
+        let at = place.index(end + sample().len() - pages);
+        let at = if at < end { at } else { at - end + pages };
+        if let Ok(records) = flip(at, bit) {
+            prop_assert!(records == 3 || (records == 2 && (last..end).contains(&at)), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_sector_of_noise_anywhere_is_an_error_or_harmless(place in any::<prop::sample::Index>(), noise in any::<u8>()) {
+        let mut bytes = sample().to_vec();
+        let sector = place.index(bytes.len() / 512);
+        let last = JOURNAL_OFFSET as usize + (Journal::record_size(RECORDS[0]) + Journal::record_size(RECORDS[1])) as usize;
+        for (at, byte) in bytes[sector * 512..][..512].iter_mut().enumerate() {
+            *byte = noise.wrapping_mul(31).wrapping_add(at as u8);
+        }
+        if let Ok(records) = look_at_everything(bytes) {
+            prop_assert!(records == 3 || (records == 2 && sector * 512 == last), "sector {sector}");
+        }
+    }
+}

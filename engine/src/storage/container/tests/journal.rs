@@ -1,0 +1,240 @@
+//! The journal.
+
+use super::geometry::{JOURNAL_BYTES, JOURNAL_OFFSET};
+use super::*;
+use proptest::prelude::*;
+
+const JOURNAL: usize = JOURNAL_OFFSET as usize;
+
+fn replay(container: &Container, generation: u64) -> Result<Vec<Vec<u8>>, ContainerError> {
+    let mut payloads = Vec::new();
+    let count = container
+        .journal()
+        .replay::<ContainerError>(generation, |payload| {
+            payloads.push(payload.to_vec());
+            Ok(())
+        })?;
+    assert_eq!(count, payloads.len() as u64);
+    Ok(payloads)
+}
+
+fn journal_of(generation: u64, payloads: &[Vec<u8>]) -> (Arc<MemoryDisk>, Container) {
+    let (disk, container) = new_container();
+    container.journal().restart(generation);
+    for payload in payloads {
+        container.journal().append(generation, &[payload]).unwrap();
+    }
+    (disk, container)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_appended_is_replayed_in_order_and_appending_goes_on_behind_it(
+        payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..2000), 0..20),
+        more in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..2000), 0..5),
+        split in 0usize..2000,
+    ) {
+        let (disk, container) = new_container();
+        container.journal().restart(7);
+        for payload in &payloads {
+            let (left, right) = payload.split_at(split.min(payload.len()));
+            container.journal().append(7, &[left, &[], right]).unwrap();
+        }
+        let used = container.journal().used_bytes();
+        let container = open_bytes(disk.to_bytes()).unwrap();
+        prop_assert_eq!(&replay(&container, 7).unwrap(), &payloads);
+        prop_assert_eq!(container.journal().used_bytes(), used);
+        for payload in &more {
+            container.journal().append(7, &[payload]).unwrap();
+        }
+        let all: Vec<_> = payloads.into_iter().chain(more).collect();
+        prop_assert_eq!(replay(&container, 7).unwrap(), all);
+    }
+}
+
+#[test]
+fn a_record_torn_at_any_sector_is_not_replayed_and_those_before_it_are() {
+    let first = vec![vec![1; 700], vec![2; 3000]];
+    let (disk, container) = journal_of(3, &first);
+    let before = disk.to_bytes();
+    container.journal().append(3, &[&[3; 4000]]).unwrap();
+    let after = disk.to_bytes();
+    let start = JOURNAL + (Journal::record_size(700) + Journal::record_size(3000)) as usize;
+    let sectors = Journal::record_size(4000) as usize / 512;
+    assert_eq!(sectors, 8);
+    // Every choice of the record's sectors may have reached the disk.
+    for kept in 0u32..1 << sectors {
+        let mut torn = before.clone();
+        for sector in (0..sectors).filter(|sector| kept & 1 << sector != 0) {
+            let at = start + sector * 512;
+            torn[at..at + 512].copy_from_slice(&after[at..at + 512]);
+        }
+        let container = open_bytes(torn).unwrap();
+        let mut expected = first.clone();
+        if kept + 1 == 1 << sectors {
+            expected.push(vec![3; 4000]);
+        }
+        assert_eq!(replay(&container, 3).unwrap(), expected);
+        // A shorter record over the torn one: what is left behind it is nobody's.
+        container.journal().append(3, &[&[4; 10]]).unwrap();
+        expected.push(vec![4; 10]);
+        assert_eq!(replay(&container, 3).unwrap(), expected);
+    }
+}
+
+#[test]
+fn damage_in_any_byte_of_any_record_but_the_last_is_an_error_and_nothing_is_applied() {
+    let (disk, _) = journal_of(3, &[vec![1; 100], vec![2; 1500], vec![3; 100], vec![4; 100]]);
+    let good = disk.to_bytes();
+    let last = (Journal::record_size(100) * 2 + Journal::record_size(1500)) as usize;
+    let padding = [
+        172..512,
+        512 + 1572..512 + 2048,
+        512 + 2048 + 172..512 + 2048 + 512,
+    ];
+    for at in 0..last {
+        let mut bad = good.clone();
+        bad[JOURNAL + at] ^= 0x10;
+        let container = open_bytes(bad).unwrap();
+        let mut applied = 0;
+        let result = container.journal().replay::<ContainerError>(3, |_| {
+            applied += 1;
+            Ok(())
+        });
+        if padding.iter().any(|padding| padding.contains(&at)) {
+            assert_eq!((result.unwrap(), applied), (4, 4), "byte {at} means nothing");
+        } else {
+            assert!(
+                matches!(result, Err(ContainerError::DamagedJournal { .. })),
+                "byte {at}: {result:?}"
+            );
+            assert_eq!(applied, 0);
+            let refused = container.journal().append(3, &[b"x"]).unwrap_err();
+            assert!(matches!(
+                refused,
+                ContainerError::WrongGeneration { current: None, .. }
+            ));
+        }
+    }
+}
+
+#[test]
+fn damage_to_two_records_in_a_row_is_noticed_as_well() {
+    let (disk, _) = journal_of(3, &[vec![1; 100], vec![2; 100], vec![3; 100]]);
+    let mut bad = disk.to_bytes();
+    bad[JOURNAL + 512 + 80] ^= 1;
+    bad[JOURNAL + 1024 + 80] ^= 1;
+    assert!(matches!(
+        replay(&open_bytes(bad).unwrap(), 3),
+        Err(ContainerError::DamagedJournal {
+            sequence: 1,
+            offset: 512,
+            later_offset: 1024,
+            generation: 3
+        })
+    ));
+}
+
+#[test]
+fn records_of_another_generation_are_nothing() {
+    let (disk, container) = journal_of(3, &[vec![1; 100], vec![2; 100], vec![3; 100]]);
+    container.journal().restart(4);
+    assert_eq!(container.journal().used_bytes(), 0);
+    assert_eq!(
+        replay(&open_bytes(disk.to_bytes()).unwrap(), 4).unwrap(),
+        Vec::<Vec<u8>>::new()
+    );
+    container.journal().append(4, &[b"new"]).unwrap();
+    let container = open_bytes(disk.to_bytes()).unwrap();
+    assert_eq!(replay(&container, 4).unwrap(), [b"new".to_vec()]);
+    // Asked for the old one, whose beginning is gone, it says so.
+    assert!(matches!(
+        replay(&container, 3),
+        Err(ContainerError::DamagedJournal { .. })
+    ));
+}
+
+#[test]
+fn a_journal_stands_at_one_generation_and_that_only_rises() {
+    let (_, container) = new_container();
+    let journal = container.journal();
+    let refused = |generation| {
+        matches!(
+            journal.append(generation, &[b"x"]),
+            Err(ContainerError::WrongGeneration { .. })
+        )
+    };
+    assert!(refused(0));
+    journal.restart(5);
+    assert!(refused(4) && refused(6) && !refused(5));
+    journal.restart(5);
+    assert!(
+        refused(5),
+        "the same generation again would take old records for new ones"
+    );
+}
+
+#[test]
+fn a_full_journal_refuses_and_stays_as_it_was() {
+    let (_, container) = new_container();
+    let journal = container.journal();
+    journal.restart(1);
+    let huge = vec![0xCD; 3_900_000];
+    journal.append(1, &[&huge]).unwrap();
+    assert!(!journal.fits(huge.len()));
+    assert!(matches!(
+        journal.append(1, &[&huge]),
+        Err(ContainerError::JournalFull { .. })
+    ));
+    assert_eq!(journal.used_bytes(), Journal::record_size(huge.len()));
+    let rest = vec![0xEF; journal.remaining_bytes() as usize - 72];
+    assert!(journal.fits(rest.len()) && !journal.fits(rest.len() + 1) && !journal.fits(usize::MAX));
+    journal.append(1, &[&rest]).unwrap();
+    assert_eq!(journal.remaining_bytes(), 0);
+    assert!(matches!(
+        journal.append(1, &[]),
+        Err(ContainerError::JournalFull {
+            remaining_bytes: 0,
+            ..
+        })
+    ));
+    assert_eq!(replay(&container, 1).unwrap(), [huge, rest]);
+    assert_eq!(journal.remaining_bytes(), 0);
+    journal.restart(2);
+    journal.append(2, &[b"room again"]).unwrap();
+}
+
+#[test]
+fn a_record_that_claims_to_reach_beyond_the_journal_is_none() {
+    let (disk, container) = journal_of(1, &[]);
+    // Its tag is right: the claim alone is wrong.
+    let tags = Tags::new(&STORE_ID);
+    for claimed in [u32::MAX, JOURNAL_BYTES as u32, JOURNAL_BYTES as u32 - 71] {
+        let mut head = [0; 24];
+        head[..4].copy_from_slice(b"KJRN");
+        head[4..8].copy_from_slice(&claimed.to_le_bytes());
+        head[8..16].copy_from_slice(&1u64.to_le_bytes());
+        disk.write_at(JOURNAL_OFFSET, &head).unwrap();
+        disk.write_at(JOURNAL_OFFSET + 24, &tags.journal_head(&head))
+            .unwrap();
+        assert!(replay(&container, 1).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn an_error_of_the_one_who_applies_ends_the_replay() {
+    let (_, container) = journal_of(1, &[vec![1], vec![2], vec![3]]);
+    let mut seen = 0;
+    let result = container.journal().replay(1, |_| {
+        seen += 1;
+        if seen == 2 {
+            Err(ContainerError::Empty)
+        } else {
+            Ok(())
+        }
+    });
+    assert!(matches!(result, Err(ContainerError::Empty)));
+    assert_eq!(seen, 2);
+}
