@@ -1,1 +1,3 @@
-//! 
+//! What the tests of Keystead share.
+
+pub mod emulators;

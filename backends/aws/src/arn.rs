@@ -201,7 +201,7 @@ fn check_account(account: &str) -> Result<(), String> {
 
 /// A piece of untrusted text for a message: short, and nothing that a terminal would obey.
 pub(crate) fn quote(text: &str) -> String {
-    let short: String = text.chars().take(60).collect();
+    let short: String = text.chars().take(200).collect();
     let dots = if short.len() < text.len() { "…" } else { "" };
     format!("\"{}{dots}\"", short.escape_debug())
 }

@@ -88,6 +88,9 @@ impl Doing<'_> {
                 "cancel the deletion (aws kms cancel-key-deletion) and enable the key before its waiting period ends; after that, what it wrapped is lost".into()
             }
             (ErrorCode::KeyNotFound, _) => "check the ARN's account, region and id".into(),
+            (ErrorCode::WrongKey, Self::Wrap { .. }) => {
+                "the wrap is not used; check the endpoint in the backend's settings".into()
+            }
             (ErrorCode::WrongKey, _) => "the blob belongs to another key; nothing was opened".into(),
             (ErrorCode::InvalidCiphertext, _) => {
                 "the blob is damaged, or was wrapped under another encryption context; nothing was opened".into()
@@ -114,33 +117,24 @@ impl Doing<'_> {
     }
 
     /// The same from an error of the SDK.
-    pub(crate) fn from_sdk<E>(self, error: &SdkError<E>) -> BackendError
+    pub(crate) fn sdk_failed<E>(self, error: &SdkError<E>) -> BackendError
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
         match error {
             SdkError::ServiceError(refusal) => {
                 let meta = refusal.err().meta();
+                // The SDK also calls a good answer that it cannot read an error of the service.
+                if meta.code().is_none() && refusal.raw().status().is_success() {
+                    return self.garbled(refusal.raw());
+                }
                 self.refused(
                     meta.code(),
                     meta.message().unwrap_or_default(),
                     Some(refusal.raw()),
                 )
             }
-            SdkError::ResponseError(garbled) => {
-                let status = garbled.raw().status().as_u16();
-                let code = match classify(None, "", status) {
-                    ErrorCode::Internal => ErrorCode::Unavailable,
-                    code => code,
-                };
-                self.failed(
-                    code,
-                    format!(
-                        "{} gave an answer that cannot be read (HTTP {status})",
-                        self.service()
-                    ),
-                )
-            }
+            SdkError::ResponseError(error) => self.garbled(error.raw()),
             SdkError::TimeoutError(_) => self.failed(
                 ErrorCode::Timeout,
                 format!("{} gave no answer in time", self.service()),
@@ -166,6 +160,22 @@ impl Doing<'_> {
                 format!("the call could not be made: {}", causes(error)),
             ),
         }
+    }
+
+    /// The same from an answer that makes no sense. Nothing in it says that the owner took the key away.
+    fn garbled(self, answer: &HttpResponse) -> BackendError {
+        let status = answer.status().as_u16();
+        let code = match classify(None, "", status) {
+            ErrorCode::Internal => ErrorCode::Unavailable,
+            code => code,
+        };
+        self.failed(
+            code,
+            format!(
+                "{} gave an answer that cannot be read (HTTP {status})",
+                self.service()
+            ),
+        )
     }
 
     /// The same from what the service answered.

@@ -164,7 +164,7 @@ impl Shared {
                 .await;
             match answer {
                 Ok(answer) => break answer,
-                Err(error) => signer = self.session.next_signer(signer, doing.from_sdk(&error)).await?,
+                Err(error) => signer = self.session.next_signer(signer, doing.sdk_failed(&error)).await?,
             }
         };
         let key_id = self.answering_key(doing, answer.key_id.as_deref())?;
@@ -187,7 +187,7 @@ impl Shared {
         let answer = loop {
             match decrypt(kms, context, wrapped, &signer, false).await {
                 Ok(answer) => break answer,
-                Err(error) => signer = self.session.next_signer(signer, doing.from_sdk(&error)).await?,
+                Err(error) => signer = self.session.next_signer(signer, doing.sdk_failed(&error)).await?,
             }
         };
         let answering = answer.key_id.clone();
@@ -211,7 +211,7 @@ impl Shared {
                 // A server that knows no dry run really decrypts.
                 Ok(answer) => break drop(plaintext_of(answer)),
                 Err(error) if error.code() == Some(DRY_RUN_SUCCEEDED) => break,
-                Err(error) => signer = self.session.next_signer(signer, doing.from_sdk(&error)).await?,
+                Err(error) => signer = self.session.next_signer(signer, doing.sdk_failed(&error)).await?,
             }
         }
         Ok(Status {

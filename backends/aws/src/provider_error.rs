@@ -50,10 +50,10 @@ fn refused_by_sts(doing: Doing<'_>, error: &CredentialsError) -> Option<BackendE
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(cause) = next {
         if let Some(refusal) = cause.downcast_ref::<SdkError<AssumeRoleError>>() {
-            return Some(doing.from_sdk(refusal));
+            return Some(doing.sdk_failed(refusal));
         }
         if let Some(refusal) = cause.downcast_ref::<SdkError<AssumeRoleWithWebIdentityError>>() {
-            return Some(doing.from_sdk(refusal));
+            return Some(doing.sdk_failed(refusal));
         }
         if let Some(refusal) = cause.downcast_ref::<AssumeRoleError>() {
             return Some(doing.refused(refusal.code(), refusal.message().unwrap_or_default(), None));

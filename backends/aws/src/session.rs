@@ -140,7 +140,7 @@ impl Session {
                 .await;
             match answer {
                 Ok(answer) => return issued(doing, answer.credentials),
-                Err(error) => signer = self.next_own_signer(signer, doing.from_sdk(&error)).await?,
+                Err(error) => signer = self.next_own_signer(signer, doing.sdk_failed(&error)).await?,
             }
         }
     }
@@ -162,7 +162,7 @@ impl Session {
             .web_identity_token(token)
             .send()
             .await
-            .map_err(|error| without(doing.from_sdk(&error), token))?;
+            .map_err(|error| without(doing.sdk_failed(&error), token))?;
         issued(doing, answer.credentials)
     }
 

@@ -1,0 +1,663 @@
+//! What goes over the wire and what becomes of each answer, against a server that answers as the real ones would.
+
+mod common;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use common::server::{Answer, Request, Server};
+use common::{KEY, TestHost, assert_fails, call, context, open, open_with, unwrap, wrap};
+use keystead_backend::{Call, ErrorCode, KeyInstance, Wrapped};
+use serde_json::{Value, json};
+
+const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+const OTHER: &str = "arn:aws:kms:eu-west-1:111122223333:key/00000000-12ab-34cd-56ef-1234567890ab";
+const ALIAS: &str = "arn:aws:kms:eu-west-1:111122223333:alias/acme";
+const ROLE: &str = "arn:aws:iam::111122223333:role/Keystead";
+const FAR: &str = "2099-01-01T00:00:00Z";
+
+fn wrapped() -> Wrapped {
+    Wrapped {
+        blob: b"blob".to_vec(),
+        key_id: ARN.into(),
+        metadata: Vec::new(),
+    }
+}
+
+fn encrypted(key_id: &str) -> Answer {
+    Answer::ok(&json!({ "CiphertextBlob": STANDARD.encode("blob"), "KeyId": key_id }))
+}
+
+fn decrypted(key_id: &str) -> Answer {
+    Answer::ok(&json!({ "Plaintext": STANDARD.encode(KEY), "KeyId": key_id }))
+}
+
+/// KMS as it should be, for one key.
+fn kms(request: &Request) -> Answer {
+    match request.target() {
+        "TrentService.Encrypt" => encrypted(ARN),
+        "TrentService.Decrypt" if request.json()["DryRun"] == json!(true) => {
+            Answer::kms_error("DryRunOperationException", "The request would have succeeded")
+        }
+        "TrentService.Decrypt" => decrypted(ARN),
+        other => panic!("{other} is beyond the least-privilege grant"),
+    }
+}
+
+fn key_at(server: &Server) -> Box<dyn KeyInstance> {
+    open(&server.settings(), &json!({ "key_arn": ARN }))
+}
+
+#[test]
+fn a_wrap_is_one_encrypt_and_an_unwrap_one_decrypt_with_the_recorded_key_and_the_context_as_pairs() {
+    let server = Server::start(|_, request| kms(request));
+    let key = open(&server.settings(), &json!({ "key_arn": ALIAS }));
+    let wrapped = wrap(&*key).unwrap();
+    assert_eq!(wrapped, self::wrapped());
+    assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
+
+    let pairs = json!({ "keystead:store": "00ff", "keystead:organization": "acme", "keystead:epoch": "1" });
+    let requests = server.requests();
+    assert_eq!(
+        requests.iter().map(Request::target).collect::<Vec<_>>(),
+        ["TrentService.Encrypt", "TrentService.Decrypt"]
+    );
+    assert_eq!(
+        requests[0].json(),
+        json!({ "KeyId": ALIAS, "Plaintext": STANDARD.encode(KEY), "EncryptionContext": pairs })
+    );
+    assert_eq!(
+        requests[1].json(),
+        json!({ "KeyId": ARN, "CiphertextBlob": STANDARD.encode("blob"), "EncryptionContext": pairs })
+    );
+    for request in requests {
+        let signed = request.header("authorization");
+        assert!(
+            signed.contains("Credential=AKIDTEST/") && signed.contains("/eu-west-1/kms/aws4_request"),
+            "{signed}"
+        );
+    }
+}
+
+#[test]
+fn every_refusal_of_kms_becomes_its_code_and_names_key_and_reason() {
+    for (code, message, meaning) in [
+        (
+            "DisabledException",
+            "the key is disabled.",
+            ErrorCode::KeyDisabled,
+        ),
+        (
+            "KMSInvalidStateException",
+            "the key is pending deletion.",
+            ErrorCode::KeyPendingDeletion,
+        ),
+        (
+            "KMSInvalidStateException",
+            "the key is pending import.",
+            ErrorCode::KeyDisabled,
+        ),
+        (
+            "KMSInvalidStateException",
+            "the key is unavailable.",
+            ErrorCode::Unavailable,
+        ),
+        ("NotFoundException", "Key does not exist", ErrorCode::KeyNotFound),
+        (
+            "AccessDeniedException",
+            "User: u is not authorized to perform: kms:Decrypt",
+            ErrorCode::AccessDenied,
+        ),
+        (
+            "UnrecognizedClientException",
+            "The security token included in the request is invalid.",
+            ErrorCode::Unauthenticated,
+        ),
+        (
+            "ExpiredTokenException",
+            "The security token included in the request is expired",
+            ErrorCode::Unauthenticated,
+        ),
+        (
+            "InvalidSignatureException",
+            "Signature expired",
+            ErrorCode::Unauthenticated,
+        ),
+        ("InvalidCiphertextException", "", ErrorCode::InvalidCiphertext),
+        (
+            "IncorrectKeyException",
+            "The key ID in the request does not identify a CMK",
+            ErrorCode::WrongKey,
+        ),
+        (
+            "InvalidKeyUsageException",
+            "key usage is SIGN_VERIFY",
+            ErrorCode::InvalidConfig,
+        ),
+        ("InvalidArnException", "arn is refused", ErrorCode::InvalidConfig),
+        (
+            "ValidationException",
+            "1 validation error detected",
+            ErrorCode::InvalidConfig,
+        ),
+        ("ThrottlingException", "Rate exceeded", ErrorCode::Throttled),
+        ("DependencyTimeoutException", "timed out", ErrorCode::Unavailable),
+        ("KMSInternalException", "internal", ErrorCode::Unavailable),
+        ("KeyUnavailableException", "unavailable", ErrorCode::Unavailable),
+        ("SomethingNewException", "new", ErrorCode::Internal),
+    ] {
+        let server = Server::start(move |_, _| {
+            Answer::kms_error(code, message).with_header("x-amzn-requestid", "r-42")
+        });
+        let key = key_at(&server);
+        let words = [ARN, code, message, "r-42"];
+        assert_fails(unwrap(&*key, &wrapped()), meaning, &words);
+        assert_fails(wrap(&*key), meaning, &words);
+    }
+}
+
+#[test]
+fn a_namespace_before_the_code_does_not_hide_it() {
+    let server =
+        Server::start(|_, _| Answer::kms_error("com.amazonaws.kms#DisabledException", "is disabled"));
+    assert_fails(unwrap(&*key_at(&server), &wrapped()), ErrorCode::KeyDisabled, &[]);
+}
+
+#[test]
+fn answers_without_a_code_are_judged_by_their_status() {
+    for (status, meaning) in [
+        (403, ErrorCode::AccessDenied),
+        (429, ErrorCode::Throttled),
+        (500, ErrorCode::Unavailable),
+        (503, ErrorCode::Unavailable),
+    ] {
+        for body in ["", "<html>not KMS</html>", "{}"] {
+            let server = Server::start(move |_, _| Answer::xml(status, body));
+            assert_fails(unwrap(&*key_at(&server), &wrapped()), meaning, &[ARN]);
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_is_an_outage_and_never_a_key() {
+    for body in [
+        "",
+        "{",
+        "null",
+        "{}",
+        r#"{"Plaintext": 7}"#,
+        r#"{"Plaintext": "%%%", "KeyId": "x"}"#,
+    ] {
+        let server = Server::start(move |_, _| Answer::xml(200, body));
+        let key = key_at(&server);
+        let error = key.unwrap(&call(), &context(), &wrapped()).expect_err(body);
+        assert!(
+            matches!(error.code, ErrorCode::Unavailable | ErrorCode::WrongKey),
+            "{body}: {error}"
+        );
+        let error = wrap(&*key).expect_err(body);
+        assert_eq!(error.code, ErrorCode::Unavailable, "{body}: {error}");
+    }
+}
+
+#[test]
+fn an_answer_for_another_key_is_not_believed() {
+    let server = Server::start(|_, request| match request.target() {
+        "TrentService.Encrypt" => encrypted(OTHER),
+        _ => decrypted(OTHER),
+    });
+    let key = key_at(&server);
+    assert_fails(wrap(&*key), ErrorCode::WrongKey, &[OTHER]);
+    assert_fails(unwrap(&*key, &wrapped()), ErrorCode::WrongKey, &[OTHER]);
+
+    let foreign = OTHER.replace("111122223333", "999999999999");
+    let server = Server::start(move |_, _| encrypted(&foreign));
+    let by_alias = open(&server.settings(), &json!({ "key_arn": ALIAS }));
+    assert_fails(wrap(&*by_alias), ErrorCode::WrongKey, &["999999999999"]);
+}
+
+#[test]
+fn what_the_store_file_says_wrongly_about_a_wrap_is_refused_before_kms_is_asked() {
+    let server = Server::start(|_, request| kms(request));
+    let key = key_at(&server);
+    let refused = |wrapped: Wrapped, code| assert_fails(key.unwrap(&call(), &context(), &wrapped), code, &[]);
+    refused(
+        Wrapped {
+            key_id: OTHER.into(),
+            ..wrapped()
+        },
+        ErrorCode::WrongKey,
+    );
+    refused(
+        Wrapped {
+            key_id: ALIAS.into(),
+            ..wrapped()
+        },
+        ErrorCode::WrongKey,
+    );
+    refused(
+        Wrapped {
+            key_id: String::new(),
+            ..wrapped()
+        },
+        ErrorCode::InvalidCiphertext,
+    );
+    refused(
+        Wrapped {
+            key_id: "arn:aws:kms:evil/:1:key/1".into(),
+            ..wrapped()
+        },
+        ErrorCode::InvalidCiphertext,
+    );
+    refused(
+        Wrapped {
+            blob: Vec::new(),
+            ..wrapped()
+        },
+        ErrorCode::InvalidCiphertext,
+    );
+    refused(
+        Wrapped {
+            blob: vec![0; 6145],
+            ..wrapped()
+        },
+        ErrorCode::InvalidCiphertext,
+    );
+    refused(
+        Wrapped {
+            metadata: vec![1],
+            ..wrapped()
+        },
+        ErrorCode::InvalidCiphertext,
+    );
+    let by_alias = open(&server.settings(), &json!({ "key_arn": ALIAS }));
+    let foreign = Wrapped {
+        key_id: OTHER.replace("eu-west-1", "eu-west-2"),
+        ..wrapped()
+    };
+    assert_fails(
+        by_alias.unwrap(&call(), &context(), &foreign),
+        ErrorCode::WrongKey,
+        &["eu-west-2"],
+    );
+    assert!(server.requests().is_empty(), "KMS was asked");
+}
+
+#[test]
+fn a_plaintext_of_no_or_too_many_bytes_is_refused_before_kms_is_asked() {
+    let server = Server::start(|_, request| kms(request));
+    let key = key_at(&server);
+    for plaintext in [&[][..], &[0; 4097]] {
+        assert_fails(
+            key.wrap(&call(), &context(), plaintext),
+            ErrorCode::InvalidConfig,
+            &[ARN, "4096"],
+        );
+    }
+    assert!(server.requests().is_empty(), "KMS was asked");
+}
+
+#[test]
+fn throttling_is_retried_and_then_told_with_the_wait_that_the_answer_wishes() {
+    let server = Server::start(|_, _| {
+        Answer::kms_error("ThrottlingException", "Rate exceeded").with_header("retry-after", "7")
+    });
+    let mut settings = server.settings();
+    settings["max_attempts"] = json!(3);
+    let key = open(&settings, &json!({ "key_arn": ARN }));
+    let error = assert_fails(
+        unwrap(&*key, &wrapped()),
+        ErrorCode::Throttled,
+        &["Rate exceeded"],
+    );
+    assert_eq!(error.retry_after, Some(Duration::from_secs(7)));
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[test]
+fn an_illness_that_passes_is_not_seen() {
+    let server = Server::start(|before, request| match before {
+        0 => Answer::kms_error("KMSInternalException", "try again"),
+        1 => Answer::xml(503, ""),
+        _ => kms(request),
+    });
+    let mut settings = server.settings();
+    settings["max_attempts"] = json!(3);
+    let key = open(&settings, &json!({ "key_arn": ARN }));
+    assert_eq!(unwrap(&*key, &wrapped()).unwrap(), KEY);
+}
+
+#[test]
+fn a_refusal_is_not_retried() {
+    for code in [
+        "AccessDeniedException",
+        "DisabledException",
+        "InvalidCiphertextException",
+        "KMSInvalidStateException",
+    ] {
+        let server = Server::start(move |_, _| Answer::kms_error(code, "no"));
+        let mut settings = server.settings();
+        settings["max_attempts"] = json!(5);
+        let key = open(&settings, &json!({ "key_arn": ARN }));
+        assert!(unwrap(&*key, &wrapped()).is_err());
+        assert_eq!(server.requests().len(), 1, "{code}");
+    }
+}
+
+#[test]
+fn a_slow_answer_ends_at_the_deadline_of_the_call_even_with_retries_left() {
+    let server = Server::start(|_, request| kms(request).after(Duration::from_secs(20)));
+    let mut settings = server.settings();
+    settings["max_attempts"] = json!(10);
+    let key = open(&settings, &json!({ "key_arn": ARN }));
+    let short = Call::with_timeout(Duration::from_millis(300));
+    let (done, ended) = mpsc::channel();
+    std::thread::spawn(move || done.send(key.unwrap(&short, &context(), &wrapped()).map(drop)));
+    let result = ended
+        .recv_timeout(Duration::from_secs(5))
+        .expect("the call overran its deadline by far");
+    assert_fails(result, ErrorCode::Timeout, &[ARN, "300 ms"]);
+}
+
+#[test]
+fn an_attempt_that_hangs_is_cut_off_and_the_next_one_succeeds() {
+    let server = Server::start(|before, request| match before {
+        0 => kms(request).after(Duration::from_secs(20)),
+        _ => kms(request),
+    });
+    let mut settings = server.settings();
+    settings["max_attempts"] = json!(2);
+    settings["attempt_timeout_ms"] = json!(200);
+    let key = open(&settings, &json!({ "key_arn": ARN }));
+    assert_eq!(unwrap(&*key, &wrapped()).unwrap(), KEY);
+}
+
+#[test]
+fn a_call_in_flight_ends_when_it_is_cancelled_or_its_instance_interrupted() {
+    let server = Server::start(|_, request| kms(request).after(Duration::from_secs(20)));
+    let key: Arc<dyn KeyInstance> = Arc::from(key_at(&server));
+    for interrupt in [false, true] {
+        let in_flight = call();
+        let (done, ended) = mpsc::channel();
+        let (theirs, their_call) = (Arc::clone(&key), in_flight.clone());
+        std::thread::spawn(move || done.send(theirs.unwrap(&their_call, &context(), &wrapped()).map(drop)));
+        let asked = server.requests().len();
+        while server.requests().len() == asked {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if interrupt {
+            key.interrupt();
+        } else {
+            in_flight.cancel.cancel();
+        }
+        let result = ended
+            .recv_timeout(Duration::from_secs(5))
+            .expect("the call went on");
+        assert_fails(result, ErrorCode::Cancelled, &[ARN]);
+    }
+}
+
+#[test]
+fn status_asks_nothing_before_the_first_wrap_and_then_makes_a_dry_run_of_the_latest() {
+    let server = Server::start(|_, request| kms(request));
+    let key = key_at(&server);
+    let status = key.status(&call()).unwrap();
+    assert_eq!(status.key_id, "");
+    assert!(status.detail.contains("not asked"), "{}", status.detail);
+    assert!(server.requests().is_empty());
+
+    wrap(&*key).unwrap();
+    assert_eq!(key.status(&call()).unwrap().key_id, ARN);
+    let probe = server.requests().pop().unwrap();
+    assert_eq!(
+        (probe.target(), &probe.json()["DryRun"]),
+        ("TrentService.Decrypt", &json!(true))
+    );
+    assert_eq!(probe.json()["KeyId"], json!(ARN));
+}
+
+#[test]
+fn status_tells_what_stands_against_the_key() {
+    let server = Server::start(|before, request| match before {
+        0 => kms(request),
+        1 => Answer::kms_error("DisabledException", "is disabled"),
+        _ => Answer::kms_error("AccessDeniedException", "not authorized to perform: kms:Decrypt"),
+    });
+    let key = key_at(&server);
+    wrap(&*key).unwrap();
+    assert_fails(key.status(&call()), ErrorCode::KeyDisabled, &[ARN]);
+    assert_fails(
+        key.status(&call()),
+        ErrorCode::AccessDenied,
+        &[ARN, "kms:Decrypt"],
+    );
+}
+
+/// STS gives out sessions numbered from 1 that last until `expiry`; KMS takes only the sessions that `accepts` says.
+fn sts_and_kms(expiry: &'static str, accepts: impl Fn(&str) -> bool + Send + Sync + 'static) -> Server {
+    let sessions = AtomicUsize::new(0);
+    Server::start(move |_, request| {
+        if request.target() == "sts" {
+            let action = ["AssumeRoleWithWebIdentity", "AssumeRole"]
+                .into_iter()
+                .find(|a| request.body.contains(a));
+            let number = sessions.fetch_add(1, Ordering::SeqCst) + 1;
+            return Answer::session(
+                action.expect("no other action is used"),
+                &format!("ASIA{number}"),
+                expiry,
+            );
+        }
+        let signed = request.header("authorization");
+        let id = signed
+            .split_once("Credential=")
+            .and_then(|(_, rest)| rest.split_once('/'))
+            .map_or("", |(id, _)| id);
+        if accepts(id) {
+            kms(request)
+        } else {
+            Answer::kms_error("ExpiredTokenException", "expired")
+        }
+    })
+}
+
+fn sts_calls(server: &Server) -> Vec<String> {
+    server
+        .requests()
+        .iter()
+        .filter(|request| request.target() == "sts")
+        .map(|request| request.body.clone())
+        .collect()
+}
+
+fn role(web_identity: &Value) -> Value {
+    json!({ "key_arn": ARN, "role_arn": ROLE, "web_identity": web_identity })
+}
+
+#[test]
+fn a_role_is_assumed_once_for_many_calls_with_the_token_that_the_application_mints() {
+    let server = sts_and_kms(FAR, |id| id == "ASIA1");
+    let host = TestHost::minting("aaaaaaaaaa.bbbbbbbbbb.cccccccccc");
+    let key = open_with(
+        Arc::clone(&host),
+        &server.settings(),
+        &role(&json!({ "audience": "aws:acme" })),
+    );
+    for _ in 0..3 {
+        let wrapped = wrap(&*key).unwrap();
+        assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
+    }
+    assert_eq!(*host.audiences.lock().unwrap(), ["aws:acme"]);
+    let [asked] = &sts_calls(&server)[..] else {
+        panic!("STS was asked {} times", sts_calls(&server).len())
+    };
+    for part in [
+        "Action=AssumeRoleWithWebIdentity",
+        "RoleSessionName=keystead",
+        "WebIdentityToken=aaaaaaaaaa.bbbbbbbbbb.cccccccccc",
+        "role%2FKeystead",
+    ] {
+        assert!(asked.contains(part), "{part} is not in {asked}");
+    }
+}
+
+#[test]
+fn many_threads_at_once_ask_for_one_session() {
+    let server = sts_and_kms(FAR, |_| true);
+    let host = TestHost::minting("a.b.c");
+    let key = open_with(
+        host,
+        &server.settings(),
+        &role(&json!({ "audience": "aws:acme" })),
+    );
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_eq!(unwrap(&*key, &wrapped()).unwrap(), KEY));
+        }
+    });
+    assert_eq!(sts_calls(&server).len(), 1);
+}
+
+#[test]
+fn a_session_about_to_expire_is_renewed_with_a_fresh_token_from_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    std::fs::write(&path, "first.first.first\n").unwrap();
+    let server = sts_and_kms("2020-01-01T00:00:00Z", |_| true);
+    let mut settings = server.settings();
+    settings["token_file"] = json!(path);
+    let key = open(&settings, &role(&json!({ "token_file": true })));
+    unwrap(&*key, &wrapped()).unwrap();
+    std::fs::write(&path, "second.second.second\n").unwrap();
+    unwrap(&*key, &wrapped()).unwrap();
+    let asked = sts_calls(&server);
+    assert_eq!(asked.len(), 2);
+    assert!(asked[0].contains("WebIdentityToken=first") && asked[1].contains("WebIdentityToken=second"));
+
+    std::fs::remove_file(&path).unwrap();
+    let said = path.display().to_string();
+    assert_fails(
+        unwrap(&*key, &wrapped()),
+        ErrorCode::Unavailable,
+        &[&said, "token_file"],
+    );
+}
+
+#[test]
+fn a_session_that_kms_no_longer_takes_is_renewed_once_within_the_call() {
+    let lapsed = Arc::new(AtomicUsize::new(0));
+    let accepted = Arc::clone(&lapsed);
+    let server = sts_and_kms(FAR, move |id| match accepted.load(Ordering::SeqCst) {
+        0 => id == "ASIA1",
+        1 => id == "ASIA2",
+        _ => false,
+    });
+    let key = open_with(
+        TestHost::minting("a.b.c"),
+        &server.settings(),
+        &role(&json!({ "audience": "x" })),
+    );
+    unwrap(&*key, &wrapped()).unwrap();
+    lapsed.store(1, Ordering::SeqCst);
+    unwrap(&*key, &wrapped()).unwrap();
+    lapsed.store(2, Ordering::SeqCst);
+    assert_fails(
+        unwrap(&*key, &wrapped()),
+        ErrorCode::Unauthenticated,
+        &[ARN, "expired"],
+    );
+    assert_eq!(
+        sts_calls(&server).len(),
+        3,
+        "once at first, once for each renewal"
+    );
+}
+
+#[test]
+fn every_refusal_of_sts_becomes_its_code_and_names_the_role() {
+    for (status, code, meaning) in [
+        (403, "AccessDenied", ErrorCode::AccessDenied),
+        (400, "InvalidIdentityToken", ErrorCode::Unauthenticated),
+        (400, "ExpiredTokenException", ErrorCode::Unauthenticated),
+        (403, "IDPRejectedClaim", ErrorCode::Unauthenticated),
+        (400, "IDPCommunicationError", ErrorCode::Unavailable),
+        (400, "ValidationError", ErrorCode::InvalidConfig),
+        (403, "RegionDisabledException", ErrorCode::InvalidConfig),
+        (400, "Throttling", ErrorCode::Throttled),
+        (503, "ServiceUnavailable", ErrorCode::Unavailable),
+    ] {
+        let server = Server::start(move |_, _| Answer::sts_error(status, code, "because"));
+        let by_token = open_with(
+            TestHost::minting("a.b.c"),
+            &server.settings(),
+            &role(&json!({ "audience": "x" })),
+        );
+        assert_fails(unwrap(&*by_token, &wrapped()), meaning, &[ROLE, code, "because"]);
+    }
+    for (status, code, meaning) in [
+        (403, "AccessDenied", ErrorCode::AccessDenied),
+        (403, "InvalidClientTokenId", ErrorCode::Unauthenticated),
+        (403, "SignatureDoesNotMatch", ErrorCode::Unauthenticated),
+        (403, "ExpiredToken", ErrorCode::Unauthenticated),
+    ] {
+        let server = Server::start(move |_, _| Answer::sts_error(status, code, "because"));
+        let by_role = open(&server.settings(), &json!({ "key_arn": ARN, "role_arn": ROLE }));
+        assert_fails(unwrap(&*by_role, &wrapped()), meaning, &[ROLE, code, "because"]);
+    }
+}
+
+#[test]
+fn a_token_never_gets_into_an_error_even_if_sts_repeats_it() {
+    let token = "eyJhbGciOiJub25l.eyJzdWIiOiJhY21l.c2lnbmF0dXJl";
+    let server = Server::start(move |_, _| Answer::sts_error(400, "InvalidIdentityToken", token));
+    let key = open_with(
+        TestHost::minting(token),
+        &server.settings(),
+        &role(&json!({ "audience": "x" })),
+    );
+    let error = assert_fails(unwrap(&*key, &wrapped()), ErrorCode::Unauthenticated, &["token"]);
+    for part in token.split('.') {
+        assert!(!error.message.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn an_application_that_mints_no_tokens_is_told_so() {
+    let server = sts_and_kms(FAR, |_| true);
+    let key = open(&server.settings(), &role(&json!({ "audience": "aws:acme" })));
+    assert_fails(
+        unwrap(&*key, &wrapped()),
+        ErrorCode::InvalidConfig,
+        &["aws:acme", "web_identity", "no issuer"],
+    );
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn a_role_without_a_token_is_assumed_by_the_applications_own_credentials_with_the_external_id() {
+    let server = sts_and_kms(FAR, |id| id == "ASIA1");
+    let config =
+        json!({ "key_arn": ARN, "role_arn": ROLE, "external_id": "acme-77", "role_session_name": "vault" });
+    let key = open(&server.settings(), &config);
+    assert_eq!(unwrap(&*key, &wrapped()).unwrap(), KEY);
+    let requests = server.requests();
+    assert!(
+        requests[0]
+            .header("authorization")
+            .contains("Credential=AKIDTEST/")
+    );
+    for part in [
+        "Action=AssumeRole&",
+        "ExternalId=acme-77",
+        "RoleSessionName=vault",
+    ] {
+        assert!(
+            requests[0].body.contains(part),
+            "{part} is not in {}",
+            requests[0].body
+        );
+    }
+}

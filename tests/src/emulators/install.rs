@@ -1,0 +1,123 @@
+//! The Python environment that the emulators run in.
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+
+const REQUIREMENTS: &str = include_str!("../../emulators/requirements.txt");
+
+/// The variable that names the directory in which environments and logs are kept.
+const CACHE_VARIABLE: &str = "KEYSTEAD_CACHE";
+
+/// Written last: an environment without it is not whole.
+const STAMP: &str = "whole";
+
+/// Installs the emulators unless they are there already, and returns the path of their Python.
+///
+/// May be called from many processes at once: one installs, the others wait.
+///
+/// # Errors
+///
+/// No usable `python3`, or pip failed; the message has pip's last lines.
+pub fn install() -> anyhow::Result<PathBuf> {
+    let cache = cache()?;
+    let version = run_quietly(Command::new("python3").arg("--version")).context(
+        "python3 (3.10 or newer) is needed to run the AWS emulators; install it and its venv module",
+    )?;
+    let mut hasher = DefaultHasher::new();
+    (REQUIREMENTS, &version).hash(&mut hasher);
+    let environment = cache.join(format!("python-{:016x}", hasher.finish()));
+    let python = environment.join("bin").join("python");
+    if environment.join(STAMP).is_file() {
+        return Ok(python);
+    }
+    let lock =
+        File::create(cache.join("install.lock")).context("making the lock file of the installation")?;
+    lock.lock()
+        .context("waiting for another installation of the emulators")?;
+    if !environment.join(STAMP).is_file() {
+        make(&environment, &python)?;
+    }
+    Ok(python)
+}
+
+fn make(environment: &Path, python: &Path) -> anyhow::Result<()> {
+    run_quietly(
+        Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(environment),
+    )
+    .with_context(|| {
+        format!(
+            "making a Python environment in {}; on Debian the package python3-venv is needed",
+            environment.display()
+        )
+    })?;
+    let requirements = environment.join("requirements.txt");
+    fs::write(&requirements, REQUIREMENTS)?;
+    // Every package is in the list, so pip has nothing to resolve.
+    run_quietly(
+        Command::new(python)
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--no-input",
+                "--disable-pip-version-check",
+                "--no-deps",
+                "--requirement",
+            ])
+            .arg(&requirements),
+    )
+    .context("pip could not install tests/emulators/requirements.txt; does it reach a package index?")?;
+    fs::write(environment.join(STAMP), "")?;
+    Ok(())
+}
+
+/// The directory of environments and logs, made if need be.
+pub(super) fn cache() -> anyhow::Result<PathBuf> {
+    let cache = match std::env::var_os(CACHE_VARIABLE) {
+        Some(directory) if !directory.is_empty() => PathBuf::from(directory),
+        _ => Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/emulators"),
+    };
+    fs::create_dir_all(&cache).with_context(|| {
+        format!(
+            "making {} (set {CACHE_VARIABLE} to have it elsewhere)",
+            cache.display()
+        )
+    })?;
+    cache
+        .canonicalize()
+        .with_context(|| format!("finding {}", cache.display()))
+}
+
+/// Runs a command to its end; what it printed is returned, or is in the error.
+fn run_quietly(command: &mut Command) -> anyhow::Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("running {}", command.get_program().display()))?;
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    if !output.status.success() {
+        bail!(
+            "{} ended with {}:\n{}",
+            command.get_program().display(),
+            output.status,
+            last_lines(&said)
+        );
+    }
+    Ok(said)
+}
+
+/// The end of a log, which is where the reason stands.
+pub(super) fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
