@@ -33,12 +33,12 @@ impl redb::StorageBackend for PageFile {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        let result = self.read_at(offset, out);
-        if result.is_err() {
+        self.read_at(offset, out).map_err(|error| {
             // What did not match its tag is nobody's data.
             out.fill(0);
-        }
-        Ok(result?)
+            let _ = self.inner.failed_read.set(error.to_string());
+            error.into()
+        })
     }
 
     fn set_len(&self, len: u64) -> std::io::Result<()> {

@@ -55,7 +55,14 @@ fn look_at_everything(bytes: Vec<u8>) -> Result<usize, String> {
         })
         .map_err(|error| error.to_string())?;
     let database = open_redb(&container).map_err(|error| error.to_string())?;
-    let rows = read_rows(&database).map_err(|error| error.to_string())?;
+    let rows = read_rows(&database).map_err(|error| {
+        let failure = container.failure().expect("the container knows what redb met");
+        assert!(
+            failure.contains("damaged") || failure.contains("never written"),
+            "{failure}"
+        );
+        error.to_string()
+    })?;
     let expected: Rows = (0..ROW_COUNT).map(|row| (row, value_of(row, 400))).collect();
     assert!(rows == expected, "wrong rows");
     Ok(records)
