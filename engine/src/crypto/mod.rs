@@ -16,9 +16,9 @@ mod derive;
 mod secret_bytes;
 mod stream;
 
-pub(crate) use aead::{Cipher, NONCE_LEN, OpenFailed, TAG_LEN};
+pub(crate) use aead::{Cipher, TAG_LEN};
 pub(crate) use derive::{
-    AUDIT_CHAIN, CONTENT_KEY, Commitment, Derived, EPOCH_CHAIN, EPOCH_WRAPPING_KEY, Label, PLACE_TAG_LEN,
+    AUDIT_CHAIN, CONTENT_KEY, Commitment, Derived, EPOCH_CHAIN, EPOCH_WRAPPING_KEY,
     PlaceKey, chain_hash, context_hash, derive_pair, place_tag,
 };
 pub use secret_bytes::SecretBytes;

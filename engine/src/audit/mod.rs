@@ -1,0 +1,247 @@
+//! The record of every change: one event, in the change's own transaction, chained to the one before.
+//!
+//! Each organization has a chain of its own. An event's hash covers its place (organization and sequence), its bytes and
+//! the hash before it, so an event cannot be changed, moved or left out without changing every hash behind it; that the
+//! newest ones were cut off shows against a head that was noted elsewhere.
+
+use crate::crypto::{AUDIT_CHAIN, chain_hash};
+use crate::error::{Error, Result};
+use crate::names::{EpochNumber, OrganizationId, Version};
+use crate::storage::records::{EpochCause, HeadRecord, RECORD_FORMAT, damaged};
+use crate::storage::{Rows, Table, Transaction, tables};
+use serde::{Deserialize, Serialize};
+use std::ops::{Bound, ControlFlow};
+
+/// Who acts, and why: the application says so with `acting_as`, and the audit records have it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Attribution {
+    /// Who acts, such as `alice@acme`.
+    pub actor: Option<String>,
+    /// Why, such as `ticket 4711`.
+    pub reason: Option<String>,
+}
+
+/// One record of the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditRecord {
+    /// Its number in the organization's chain, from 1.
+    pub sequence: u64,
+    /// When it happened: milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Who did it and why.
+    #[serde(flatten)]
+    pub by: Attribution,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: AuditEvent,
+    /// The hash that chains it, as hexadecimal digits.
+    pub hash: String,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum AuditEvent {
+    /// The organization was created.
+    OrganizationCreated {
+        /// Its name.
+        name: String,
+    },
+    /// A version of a secret was written.
+    VersionPut {
+        /// The secret's path.
+        path: String,
+        /// The new version.
+        version: Version,
+    },
+    /// A version was deleted; undelete brings it back.
+    VersionDeleted {
+        /// The secret's path.
+        path: String,
+        /// Which.
+        version: Version,
+    },
+    /// A deleted version was brought back.
+    VersionUndeleted {
+        /// The secret's path.
+        path: String,
+        /// Which.
+        version: Version,
+    },
+    /// A version's data key and value were removed for good.
+    VersionDestroyed {
+        /// The secret's path.
+        path: String,
+        /// Which.
+        version: Version,
+        /// True when retention did it.
+        by_retention: bool,
+    },
+    /// How many versions of a secret are kept was set.
+    RetentionSet {
+        /// The secret's path.
+        path: String,
+        /// At most this many; `None`: all.
+        keep: Option<u32>,
+    },
+    /// A key was registered.
+    KeyAdded {
+        /// Its name.
+        key: String,
+        /// Its backend.
+        backend: String,
+    },
+    /// New epochs are opened under this key from now on.
+    DefaultKeySet {
+        /// Its name.
+        key: String,
+    },
+    /// A key is on its way to be disabled.
+    KeyDisabling {
+        /// Its name.
+        key: String,
+        /// Where its data keys go.
+        target: String,
+    },
+    /// Nothing is wrapped by this key any more, and nothing will be.
+    KeyDisabled {
+        /// Its name.
+        key: String,
+    },
+    /// A key epoch was opened.
+    EpochOpened {
+        /// Its number.
+        epoch: EpochNumber,
+        /// The key that wraps it.
+        key: String,
+        /// Why.
+        cause: EpochCause,
+        /// The hash that chains the epochs.
+        hash: [u8; 32],
+    },
+    /// An epoch's key was wrapped by another KMS key, and the old wraps were erased.
+    EpochHandedOver {
+        /// Which epoch.
+        epoch: EpochNumber,
+        /// The keys that wrapped it before.
+        from: Vec<String>,
+        /// The key that wraps it now.
+        to: String,
+    },
+    /// No data key refers to the epoch; its wraps were erased.
+    EpochRetired {
+        /// Which epoch.
+        epoch: EpochNumber,
+    },
+    /// A re-wrap job began, or a running one took on more.
+    RewrapStarted {
+        /// The job's number.
+        job: u64,
+        /// The epochs that it moves, with their targets.
+        moves: Vec<(EpochNumber, EpochNumber)>,
+    },
+    /// A batch of data keys was re-wrapped.
+    RewrapBatch {
+        /// The job's number.
+        job: u64,
+        /// The batch's number in the job, from 1.
+        batch: u64,
+        /// Data keys moved.
+        moved: u64,
+        /// Data keys that did not open and stay where they are.
+        failed: u64,
+    },
+    /// A re-wrap job is done: its source epochs are retired.
+    RewrapFinished {
+        /// The job's number.
+        job: u64,
+        /// Data keys moved in all.
+        done: u64,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Body {
+    at_ms: u64,
+    by: Attribution,
+    event: AuditEvent,
+}
+
+const HASH_BYTES: usize = 32;
+
+/// Appends an event to the organization's chain and moves the head on; the caller writes the head.
+pub(crate) fn append(
+    transaction: &mut Transaction<'_>,
+    org: OrganizationId,
+    head: &mut HeadRecord,
+    by: &Attribution,
+    at_ms: u64,
+    event: AuditEvent,
+) -> Result<()> {
+    let body = Body { at_ms, by: by.clone(), event };
+    let mut row = postcard::to_extend(&body, vec![RECORD_FORMAT]).expect("events encode into memory");
+    let sequence = head.audit_sequence + 1;
+    let key = tables::audit(org, sequence);
+    let hash = chain_hash(&AUDIT_CHAIN, &head.audit_hash, &[&key, &row]);
+    row.extend_from_slice(&hash);
+    transaction.put(Table::Audit, &key, &row)?;
+    head.audit_sequence = sequence;
+    head.audit_hash = hash;
+    Ok(())
+}
+
+/// Reads at most `limit` records behind `after`, checking that each one chains to the one before it.
+pub(crate) fn read(rows: &impl Rows, org: OrganizationId, after: u64, limit: usize) -> Result<Vec<AuditRecord>> {
+    let mut records = Vec::new();
+    walk(rows, org, after, |record, _| {
+        if records.len() < limit {
+            records.push(record);
+        }
+        Ok(if records.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    Ok(records)
+}
+
+/// Visits the records behind `after` in order with their hashes; an error where the chain is broken.
+pub(crate) fn walk(
+    rows: &impl Rows,
+    org: OrganizationId,
+    after: u64,
+    mut visit: impl FnMut(AuditRecord, [u8; 32]) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let mut sequence = after;
+    let mut previous = match after {
+        0 => [0; HASH_BYTES],
+        after => rows
+            .get_with(Table::Audit, &tables::audit(org, after), |row| Ok(split(row)?.1))?
+            .ok_or_else(|| Error::InvalidArgument { what: "the audit sequence", reason: format!("there is no record {after}") })?,
+    };
+    let from = tables::audit(org, after + 1);
+    let to = tables::after_prefix(&tables::organization(org));
+    rows.scan(Table::Audit, Bound::Included(&from), to.as_deref(), |key, row| {
+        sequence += 1;
+        let broken = |reason: &str| Err(Error::damaged(format!("audit record {sequence} of organization {org}"), reason));
+        if key != tables::audit(org, sequence) {
+            return broken("it is missing");
+        }
+        let (bytes, hash) = split(row)?;
+        if chain_hash(&AUDIT_CHAIN, &previous, &[key, bytes]) != hash {
+            return broken("it does not chain to the one before it");
+        }
+        previous = hash;
+        let body: Body = postcard::from_bytes(&bytes[1..])
+            .map_err(|error| damaged(Table::Audit, &format!("it does not decode: {error}")))?;
+        visit(AuditRecord { sequence, at_ms: body.at_ms, by: body.by, event: body.event, hash: hex(&hash) }, hash)
+    })
+}
+
+fn split(row: &[u8]) -> Result<(&[u8], [u8; HASH_BYTES])> {
+    match row.split_last_chunk::<HASH_BYTES>() {
+        Some((bytes, hash)) if bytes.first() == Some(&RECORD_FORMAT) => Ok((bytes, *hash)),
+        _ => Err(damaged(Table::Audit, "it is too short, or its format is not known to this version")),
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,201 @@
+//! The keys of all organizations: registered keys, epochs, and the cache of unwrapped epoch keys.
+//!
+//! - [`registry`]: which backends the application registered, and their open instances.
+//! - [`calls`]: the threads on which backends run, with deadlines.
+//! - [`kms`]: probe, wrap, unwrap.
+//! - [`cache`]: epoch keys in memory, for a fixed lifetime.
+//! - [`epoch`]: the records of epochs, and their wraps under shred keys.
+//! - [`data_key`]: sealing and opening data keys.
+//! - [`change`]: add, set default, disable, rotate: what moves an organization to another key.
+
+pub(crate) mod cache;
+mod calls;
+pub(crate) mod change;
+pub(crate) mod data_key;
+pub(crate) mod epoch;
+pub(crate) mod kms;
+pub(crate) mod registry;
+
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::keyring::cache::{CachePolicy, EpochId, EpochKey, EpochKeyCache, Lookup};
+use crate::keyring::kms::{Kms, derive_wrapping_key};
+use crate::keyring::registry::{RegisteredKey, kms_error};
+use crate::names::{EpochNumber, KeyName, OrganizationId, OrganizationName, StoreId};
+use crate::storage::commit::lock;
+use crate::storage::records::{EpochRecord, KeyRecord};
+use crate::storage::{Committer, Rows, tables};
+use keystead_backend::{BackendError, ErrorCode, LockedBytes};
+use std::collections::HashSet;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use subtle::ConstantTimeEq;
+
+/// How often a reader whose snapshot was overtaken by a hand-over or a retirement looks again.
+const OVERTAKEN_MAX: usize = 8;
+
+/// The keys of all organizations of a store.
+pub(crate) struct Keyring {
+    pub(crate) kms: Kms,
+    pub(crate) cache: Arc<EpochKeyCache>,
+    committer: Arc<Committer>,
+    store: StoreId,
+    /// Epochs that some thread is unwrapping right now: the others wait for it.
+    unwrapping: Mutex<HashSet<EpochId>>,
+    unwrapped: Condvar,
+}
+
+impl Keyring {
+    pub(crate) fn new(kms: Kms, env: Arc<dyn Env>, policy: CachePolicy, committer: Arc<Committer>, store: StoreId) -> Self {
+        Self {
+            kms,
+            cache: EpochKeyCache::new(env, policy),
+            committer,
+            store,
+            unwrapping: Mutex::default(),
+            unwrapped: Condvar::new(),
+        }
+    }
+
+    /// The key of an epoch: from the cache, or unwrapped by the KMS (one call, however many threads ask).
+    pub(crate) fn epoch_key(self: &Arc<Self>, org: OrganizationId, organization: &OrganizationName, epoch: EpochNumber) -> Result<Arc<EpochKey>> {
+        let id = (org, epoch);
+        loop {
+            match self.cache.lookup(id) {
+                Lookup::Cached(key) => return Ok(key),
+                Lookup::Aging(key) => {
+                    self.refresh(org, organization, epoch);
+                    return Ok(key);
+                }
+                Lookup::Failed(kms_key, error) => {
+                    let doing = format!("unwrap epoch {epoch}");
+                    return Err(Error::Kms { organization: organization.clone(), key: kms_key, doing, source: error });
+                }
+                Lookup::Missing => {}
+            }
+            if let Some(_turn) = self.take_turn(id) {
+                return self.unwrap_epoch(org, organization, epoch);
+            }
+        }
+    }
+
+    /// Asks the KMS again in the background, on the threads of the backend.
+    fn refresh(self: &Arc<Self>, org: OrganizationId, organization: &OrganizationName, epoch: EpochNumber) {
+        let (keyring, organization) = (Arc::downgrade(self), organization.clone());
+        let spawned = std::thread::Builder::new().name("keystead-refresh".into()).spawn(move || {
+            let Some(keyring) = keyring.upgrade() else { return };
+            if let Some(_turn) = keyring.take_turn((org, epoch))
+                && let Err(error) = keyring.unwrap_epoch(org, &organization, epoch)
+            {
+                tracing::warn!(%organization, %epoch, %error, "an epoch key could not be renewed");
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread to renew an epoch key; it serves for the rest of its lifetime");
+        }
+    }
+
+    /// The turn to unwrap an epoch; `None` after another thread had it, whose outcome is in the cache.
+    fn take_turn(&self, id: EpochId) -> Option<Turn<'_>> {
+        let mut unwrapping = lock(&self.unwrapping);
+        if unwrapping.insert(id) {
+            return Some(Turn { keyring: self, id });
+        }
+        while unwrapping.contains(&id) {
+            unwrapping = self.unwrapped.wait(unwrapping).unwrap_or_else(PoisonError::into_inner);
+        }
+        None
+    }
+
+    fn unwrap_epoch(&self, org: OrganizationId, organization: &OrganizationName, epoch: EpochNumber) -> Result<Arc<EpochKey>> {
+        let began = self.cache.now();
+        let (kms_key, epoch_key) = match self.unwrap_recorded(org, organization, epoch) {
+            Ok(unwrapped) => unwrapped,
+            Err(error) => {
+                if let Error::Kms { key, source, .. } = &error {
+                    self.cache.failed((org, epoch), key, source);
+                }
+                return Err(error);
+            }
+        };
+        let derived = derive_wrapping_key(self.store, &kms_key, epoch, &epoch_key)?;
+        let key = Arc::new(EpochKey::new(epoch, &derived.key));
+        self.cache.insert((org, epoch), Arc::clone(&key), kms_key.name, began);
+        Ok(key)
+    }
+
+    /// Has an epoch's key unwrapped by a key that wraps it, and checks that it is the one that the record commits to.
+    pub(crate) fn unwrap_recorded(
+        &self,
+        org: OrganizationId,
+        organization: &OrganizationName,
+        epoch: EpochNumber,
+    ) -> Result<(RegisteredKey, LockedBytes)> {
+        let mut overtaken = 0;
+        loop {
+            let snapshot = self.committer.snapshot();
+            let record = epoch::read(&*snapshot, org, epoch)?;
+            let Some(wrap) = record.wraps.first() else {
+                return Err(Error::damaged(
+                    format!("epoch {epoch} of organization {organization:?}"),
+                    "a data key refers to it, but it is retired",
+                ));
+            };
+            let key = read_key(&*snapshot, org, organization, &KeyName::stored(&wrap.key))?;
+            let sequence = snapshot.sequence;
+            drop(snapshot);
+            let wrapped = match epoch::open_wrap(self.committer.container(), self.store, org, epoch, wrap) {
+                Ok(wrapped) => wrapped,
+                // The wrap was erased since this snapshot was taken: a newer one has the wrap that replaced it.
+                Err(_) if self.committer.snapshot().sequence != sequence && overtaken < OVERTAKEN_MAX => {
+                    overtaken += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let epoch_key = self.kms.unwrap(&key, epoch, &wrapped)?;
+            self.check_commitment(&key, epoch, &record, &epoch_key)?;
+            return Ok((key, epoch_key));
+        }
+    }
+
+    /// AES-GCM-SIV does not commit to its key: a wrong epoch key is told from damaged data here, and named.
+    fn check_commitment(&self, key: &RegisteredKey, epoch: EpochNumber, record: &EpochRecord, epoch_key: &LockedBytes) -> Result<()> {
+        let derived = derive_wrapping_key(self.store, key, epoch, epoch_key)?;
+        if bool::from(derived.commitment.as_bytes().ct_eq(&record.opened.commitment)) {
+            return Ok(());
+        }
+        let error = BackendError::new(ErrorCode::WrongKey, "the KMS returned another key than the one of this epoch");
+        Err(kms_error(key, format!("unwrap epoch {epoch}"), error))
+    }
+
+    pub(crate) fn store(&self) -> StoreId {
+        self.store
+    }
+}
+
+/// Ends a thread's turn to unwrap, whatever came of it.
+struct Turn<'k> {
+    keyring: &'k Keyring,
+    id: EpochId,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.keyring.unwrapping).remove(&self.id);
+        self.keyring.unwrapped.notify_all();
+    }
+}
+
+/// A registered key with all that is needed to call its KMS.
+pub(crate) fn read_key(rows: &impl Rows, org: OrganizationId, organization: &OrganizationName, name: &KeyName) -> Result<RegisteredKey> {
+    let record: KeyRecord = rows
+        .record(&tables::with_name(org, name.as_str()))?
+        .ok_or_else(|| Error::KeyNotFound { organization: organization.clone(), key: name.clone() })?;
+    Ok(RegisteredKey {
+        org,
+        organization: organization.clone(),
+        name: name.clone(),
+        backend: record.backend,
+        config: record.config,
+    })
+}

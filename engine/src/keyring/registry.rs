@@ -1,0 +1,285 @@
+//! Which backends the application registered, and the instances that are open for registered keys.
+//!
+//! The store file never names a library or an endpoint: a stored key names a backend, and it is used only with the one
+//! that the application registered under that name.
+
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::keyring::calls::CallPool;
+use crate::names::{KeyName, OrganizationId, OrganizationName};
+use crate::storage::commit::lock;
+use keystead_backend::{
+    BackendError, CredentialKind, Description, ErrorCode, Host, KeyBackend, KeyInstance, LockedBytes, LogLevel, OpenRequest,
+};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+/// Instances that are open at once, over all organizations.
+const INSTANCES_MAX: usize = 1024;
+
+/// A backend as an application registers it: the connector, the name that stored keys use for it, and the application's
+/// settings.
+///
+/// # Examples
+///
+/// ```
+/// # use keystead_backend::{BackendError, Description, ErrorCode, KeyBackend, KeyInstance, OpenRequest};
+/// # struct MyKms;
+/// # impl KeyBackend for MyKms {
+/// #     fn describe(&self) -> Description { Description::new("my-kms", "1") }
+/// #     fn open(&self, _: OpenRequest<'_>) -> Result<Box<dyn KeyInstance>, BackendError> {
+/// #         Err(BackendError::new(ErrorCode::Unavailable, "an example"))
+/// #     }
+/// # }
+/// use keystead::Backend;
+///
+/// let backend = Backend::new(MyKms).named("customer-kms").settings(serde_json::json!({ "region": "eu-central-1" }));
+/// assert_eq!(backend.name(), "customer-kms");
+/// ```
+#[derive(Clone)]
+pub struct Backend {
+    name: String,
+    connector: Arc<dyn KeyBackend>,
+    settings: serde_json::Value,
+}
+
+impl Backend {
+    /// A backend under its own name, with no settings.
+    pub fn new(connector: impl KeyBackend + 'static) -> Self {
+        Self::shared(Arc::new(connector))
+    }
+
+    /// The same for a connector that is shared.
+    #[must_use]
+    pub fn shared(connector: Arc<dyn KeyBackend>) -> Self {
+        Self { name: connector.describe().name, connector, settings: serde_json::json!({}) }
+    }
+
+    /// The name by which stored keys refer to this backend.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The application's settings: endpoints, files, credentials. They are trusted and never stored.
+    #[must_use]
+    pub fn settings(mut self, settings: serde_json::Value) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// The name by which stored keys refer to this backend.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the backend says about itself.
+    #[must_use]
+    pub fn describe(&self) -> Description {
+        self.connector.describe()
+    }
+}
+
+impl<B: KeyBackend + 'static> From<B> for Backend {
+    fn from(connector: B) -> Self {
+        Self::new(connector)
+    }
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backend").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Mints identity tokens: an application that is its own OpenID Connect issuer implements this, and backends log in to
+/// each organization's cloud with a token made for that organization.
+pub trait IdentityProvider: Send + Sync {
+    /// A token for this request, as the cloud's token service takes it.
+    ///
+    /// # Errors
+    ///
+    /// What the application cannot do, in words for people; it reaches the caller as a KMS error.
+    fn token(&self, request: &IdentityRequest<'_>) -> Result<LockedBytes, BackendError>;
+}
+
+/// For whom a token is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct IdentityRequest<'a> {
+    /// The audience that the key's config names, such as `aws:acme`.
+    pub audience: &'a str,
+    /// Whose key.
+    pub organization: &'a OrganizationName,
+    /// Which key.
+    pub key: &'a KeyName,
+}
+
+/// A registered key of an organization: all that is needed to call its KMS.
+#[derive(Debug, Clone)]
+pub(crate) struct RegisteredKey {
+    pub(crate) org: OrganizationId,
+    pub(crate) organization: OrganizationName,
+    pub(crate) name: KeyName,
+    pub(crate) backend: String,
+    pub(crate) config: String,
+}
+
+/// An open instance, with the threads that its calls run on.
+#[derive(Clone)]
+pub(crate) struct OpenInstance {
+    pub(crate) instance: Arc<dyn KeyInstance>,
+    pub(crate) pool: Arc<CallPool>,
+    pub(crate) binds_context: bool,
+}
+
+struct Registered {
+    backend: Backend,
+    description: Description,
+    pool: Arc<CallPool>,
+}
+
+/// Instances are shared by keys with the same backend and config, unless the backend logs in with tokens that are minted
+/// for one organization's key.
+type InstanceId = (String, String, Option<(OrganizationId, KeyName)>);
+
+#[derive(Default)]
+struct Instances {
+    open: HashMap<InstanceId, OpenInstance>,
+    order: VecDeque<InstanceId>,
+}
+
+/// The registered backends and their open instances.
+pub(crate) struct Registry {
+    env: Arc<dyn Env>,
+    backends: BTreeMap<String, Registered>,
+    identity: Option<Arc<dyn IdentityProvider>>,
+    instances: Mutex<Instances>,
+}
+
+impl Registry {
+    pub(crate) fn new(
+        env: Arc<dyn Env>,
+        backends: Vec<Backend>,
+        identity: Option<Arc<dyn IdentityProvider>>,
+    ) -> Result<Self> {
+        let mut registered = BTreeMap::new();
+        for backend in backends {
+            let name = backend.name.clone();
+            let description = backend.describe();
+            let entry = Registered { backend, description, pool: Arc::new(CallPool::new()) };
+            if registered.insert(name.clone(), entry).is_some() {
+                return Err(Error::InvalidArgument {
+                    what: "the set of backends",
+                    reason: format!("two are registered under the name {name:?}"),
+                });
+            }
+        }
+        Ok(Self { env, backends: registered, identity, instances: Mutex::default() })
+    }
+
+    pub(crate) fn descriptions(&self) -> Vec<(String, Description)> {
+        self.backends.iter().map(|(name, entry)| (name.clone(), entry.description.clone())).collect()
+    }
+
+    pub(crate) fn is_registered(&self, backend: &str) -> bool {
+        self.backends.contains_key(backend)
+    }
+
+    /// The instance for a key: an open one, or a new one.
+    pub(crate) fn instance(&self, key: &RegisteredKey) -> Result<OpenInstance> {
+        let entry = self.backends.get(&key.backend).ok_or_else(|| Error::BackendNotRegistered {
+            organization: key.organization.clone(),
+            key: key.name.clone(),
+            backend: key.backend.clone(),
+        })?;
+        let id = Self::instance_id(entry, key);
+        if let Some(open) = lock(&self.instances).open.get(&id) {
+            return Ok(open.clone());
+        }
+        let host = Arc::new(InstanceHost {
+            env: Arc::clone(&self.env),
+            identity: self.identity.clone(),
+            organization: key.organization.clone(),
+            key: key.name.clone(),
+        });
+        let settings = entry.backend.settings.to_string();
+        let instance = entry
+            .backend
+            .connector
+            .open(OpenRequest { settings: &settings, config: &key.config, host })
+            .map_err(|source| kms_error(key, "open its backend", source))?;
+        let open = OpenInstance {
+            instance: Arc::from(instance),
+            pool: Arc::clone(&entry.pool),
+            binds_context: entry.description.capabilities.binds_context,
+        };
+        let mut instances = lock(&self.instances);
+        if instances.open.insert(id.clone(), open.clone()).is_none() {
+            instances.order.push_back(id);
+        }
+        if instances.order.len() > INSTANCES_MAX
+            && let Some(oldest) = instances.order.pop_front()
+        {
+            instances.open.remove(&oldest);
+        }
+        Ok(open)
+    }
+
+    /// Forgets the instance of a key, after a call of it did not come back: the next one gets a new instance.
+    pub(crate) fn forget(&self, key: &RegisteredKey) {
+        if let Some(entry) = self.backends.get(&key.backend) {
+            let id = Self::instance_id(entry, key);
+            let mut instances = lock(&self.instances);
+            instances.open.remove(&id);
+            instances.order.retain(|other| *other != id);
+        }
+    }
+
+    fn instance_id(entry: &Registered, key: &RegisteredKey) -> InstanceId {
+        let own = entry.description.credentials.contains(&CredentialKind::MintedToken);
+        (key.backend.clone(), key.config.clone(), own.then(|| (key.org, key.name.clone())))
+    }
+}
+
+pub(crate) fn kms_error(key: &RegisteredKey, doing: impl Into<String>, source: BackendError) -> Error {
+    Error::Kms { organization: key.organization.clone(), key: key.name.clone(), doing: doing.into(), source }
+}
+
+struct InstanceHost {
+    env: Arc<dyn Env>,
+    identity: Option<Arc<dyn IdentityProvider>>,
+    organization: OrganizationName,
+    key: KeyName,
+}
+
+impl Host for InstanceHost {
+    fn log(&self, level: LogLevel, message: &str) {
+        let (organization, key) = (&self.organization, &self.key);
+        match level {
+            LogLevel::Error => tracing::error!(%organization, %key, "{message}"),
+            LogLevel::Warn => tracing::warn!(%organization, %key, "{message}"),
+            LogLevel::Info => tracing::info!(%organization, %key, "{message}"),
+            LogLevel::Debug => tracing::debug!(%organization, %key, "{message}"),
+        }
+    }
+
+    fn random(&self, out: &mut [u8]) -> Result<(), BackendError> {
+        self.env
+            .fill_random(out)
+            .map_err(|error| BackendError::new(ErrorCode::Internal, format!("no random bytes: {error}")))
+    }
+
+    fn identity_token(&self, audience: &str) -> Result<LockedBytes, BackendError> {
+        match &self.identity {
+            Some(provider) => {
+                provider.token(&IdentityRequest { audience, organization: &self.organization, key: &self.key })
+            }
+            None => Err(BackendError::new(
+                ErrorCode::Unsupported,
+                "this application mints no identity tokens; give it an identity provider, or configure a token file",
+            )),
+        }
+    }
+}

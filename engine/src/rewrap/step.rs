@@ -1,0 +1,445 @@
+//! One step of a re-wrap job: hand over what waits for it, move batches of data keys, retire what is empty.
+//!
+//! A step does what can be done now and says what stands in its way. Everything it does is committed with the job's own
+//! record, so a crash anywhere repeats nothing: a batch is there with its cursor, or neither is.
+
+use crate::audit::{self, Attribution, AuditEvent};
+use crate::crypto::Cipher;
+use crate::env::now_ms;
+use crate::error::{Error, Result};
+use crate::keyring::cache::EpochKey;
+use crate::keyring::data_key::{self, DataKeyPlace};
+use crate::keyring::{change, epoch, read_key};
+use crate::names::{EpochNumber, KeyName, Version};
+use crate::scope::Scope;
+use crate::storage::records::{DataKeyRow, HeadRecord, KeyState, RewrapJobRecord, SourceRecord, SourceState};
+use crate::storage::{Rows, Table, Transaction, tables};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+/// Batches that one step moves before others have their turn.
+const BATCHES_PER_STEP: usize = 64;
+/// Rows that one batch looks at, of which it may move none.
+const SCANNED_PER_BATCH: usize = 65_536;
+
+/// What a step came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// There is more to do.
+    Progress,
+    /// Nothing more can be done now, for this reason.
+    Blocked(String),
+    /// The job is done, or there is none.
+    Finished,
+}
+
+/// Does one step of the organization's job. `moved` is told after each batch.
+pub(crate) fn step(scope: &Scope, moved: &dyn Fn()) -> Result<Step> {
+    let _turn = scope.core.rewrap_steps.lock(scope.org);
+    let Some(job) = scope.running_job(&*scope.snapshot())? else { return Ok(Step::Finished) };
+    let by = Attribution { actor: job.actor.clone(), reason: job.reason.clone() };
+    let scope = &scope.acting(by);
+
+    let mut obstacles = Vec::new();
+    hand_over_waiting(scope, &job, &mut obstacles)?;
+    let Some(job) = scope.running_job(&*scope.snapshot())? else { return Ok(Step::Finished) };
+
+    let mover = Mover::new(scope, &job, &mut obstacles)?;
+    if !mover.routes.is_empty() {
+        match mover.move_batches(scope, &job, moved)? {
+            Moved::More => return Ok(Step::Progress),
+            Moved::JobChanged => return Ok(Step::Progress),
+            Moved::PassEnded { failed: 0 } => {}
+            Moved::PassEnded { failed } => obstacles.push(format!(
+                "{failed} data keys do not open; `verify` names them; destroy those versions, and the job goes on"
+            )),
+        }
+    }
+    match retire_empty(scope)? {
+        Retired::All => return Ok(Step::Finished),
+        Retired::Some => return Ok(Step::Progress),
+        Retired::None => {}
+    }
+    if obstacles.is_empty() {
+        return Ok(Step::Progress);
+    }
+    let reason = obstacles.join("; ");
+    note_obstacle(scope, &reason)?;
+    Ok(Step::Blocked(reason))
+}
+
+/// Wraps by the target's KMS the epochs that only the old KMS wraps yet.
+fn hand_over_waiting(scope: &Scope, job: &RewrapJobRecord, obstacles: &mut Vec<String>) -> Result<()> {
+    let waiting = |source: &&SourceRecord| source.state == SourceState::HandOver;
+    if !job.sources.iter().any(|source| waiting(&source)) {
+        return Ok(());
+    }
+    let _turn = scope.core.key_changes.lock(scope.org);
+    let snapshot = scope.snapshot();
+    let Some(job) = scope.running_job(&*snapshot)? else { return Ok(()) };
+    let head = scope.head(&*snapshot)?;
+    drop(snapshot);
+    for source in job.sources.iter().filter(waiting) {
+        // An epoch to which nothing refers needs no new wrap: it is about to be retired.
+        if head.references(source.epoch) == 0 && head.active_epoch != source.epoch {
+            continue;
+        }
+        if let Err(error) = hand_over_one(scope, job.number, source) {
+            match error {
+                Error::Kms { .. } | Error::BackendNotRegistered { .. } | Error::Damaged { .. } => {
+                    obstacles.push(error.to_string());
+                }
+                error => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn hand_over_one(scope: &Scope, job_number: u64, source: &SourceRecord) -> Result<()> {
+    let to = read_key(&*scope.snapshot(), scope.org, &scope.organization, &KeyName::stored(&source.target_key))?;
+    let (unwrapped, began) = change::unwrap_for_hand_over(scope, source.epoch)?;
+    let handed = Arc::new(change::hand_over(scope, source.epoch, &to, unwrapped, began)?);
+    let (own, epoch, apply) = (scope.clone(), source.epoch, Arc::clone(&handed));
+    scope.core.committer.submit(move |transaction| {
+        let mut head = own.head(transaction)?;
+        let Some(mut job) = own.running_job(transaction)?.filter(|job| job.number == job_number) else { return Ok(()) };
+        change::apply_hand_over(&own, transaction, &mut head, &apply, &own.by)?;
+        for source in job.sources.iter_mut().filter(|source| source.epoch == epoch) {
+            source.state = SourceState::Rewrap;
+        }
+        // Its data keys may lie behind the cursor: the pass begins again.
+        job.cursor = None;
+        job.failed = 0;
+        transaction.put_record(&tables::rewrap_job(own.org, false), &job)?;
+        own.put_head(transaction, &head)
+    })?;
+    handed.cache(scope);
+    Ok(())
+}
+
+/// Where the data keys of a source go, with both keys at hand.
+struct Route {
+    from: Arc<EpochKey>,
+    to: Arc<EpochKey>,
+}
+
+/// Moves data keys along its routes.
+struct Mover {
+    routes: BTreeMap<EpochNumber, Route>,
+}
+
+enum Moved {
+    More,
+    /// The cursor came to the end; so many data keys did not open.
+    PassEnded { failed: u64 },
+    JobChanged,
+}
+
+/// Data keys that were opened and sealed outside of any transaction.
+struct Batch {
+    rows: Vec<Moving>,
+    failed: u64,
+    /// True for the first batch of a pass.
+    begins_pass: bool,
+    /// The last row looked at; `None` when the scan came to the end.
+    cursor: Option<(u64, Version)>,
+}
+
+struct Moving {
+    key: [u8; 16],
+    old: [u8; DataKeyRow::BYTES],
+    new: [u8; DataKeyRow::BYTES],
+    from: EpochNumber,
+    to: EpochNumber,
+}
+
+impl Mover {
+    fn new(scope: &Scope, job: &RewrapJobRecord, obstacles: &mut Vec<String>) -> Result<Self> {
+        let head = scope.head(&*scope.snapshot())?;
+        let mut routes = BTreeMap::new();
+        for source in job.sources.iter().filter(|source| source.state == SourceState::Rewrap) {
+            if head.references(source.epoch) == 0 {
+                continue;
+            }
+            let keys = scope.epoch_key(source.epoch).and_then(|from| Ok((from, scope.epoch_key(source.target)?)));
+            match keys {
+                Ok((from, to)) => {
+                    routes.insert(source.epoch, Route { from, to });
+                }
+                Err(error @ (Error::Kms { .. } | Error::BackendNotRegistered { .. } | Error::Damaged { .. })) => {
+                    obstacles.push(error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { routes })
+    }
+
+    /// While one batch is being committed the next one is opened and sealed on all cores.
+    fn move_batches(&self, scope: &Scope, job: &RewrapJobRecord, moved: &dyn Fn()) -> Result<Moved> {
+        let mut failed = if job.cursor.is_none() { 0 } else { job.failed };
+        let mut prepared = self.prepare(scope, job.cursor)?;
+        for _ in 0..BATCHES_PER_STEP {
+            let cursor = prepared.cursor;
+            failed += prepared.failed;
+            let batch = Arc::new(prepared);
+            let (committed, next) = std::thread::scope(|threads| {
+                let ahead = cursor.map(|cursor| threads.spawn(move || self.prepare(scope, Some(cursor))));
+                let committed = commit_batch(scope, job.number, &batch);
+                (committed, ahead.map(|ahead| ahead.join()))
+            });
+            if !committed? {
+                return Ok(Moved::JobChanged);
+            }
+            moved();
+            match next {
+                None => return Ok(Moved::PassEnded { failed }),
+                Some(Ok(next)) => prepared = next?,
+                Some(Err(panic)) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(Moved::More)
+    }
+
+    /// Reads a batch from a snapshot, opens and seals it.
+    fn prepare(&self, scope: &Scope, after: Option<(u64, Version)>) -> Result<Batch> {
+        let (found, cursor) = self.find(scope, after)?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+        let share = found.len().div_ceil(threads).max(256);
+        let parts = std::thread::scope(|spawn| {
+            let working: Vec<_> = found.chunks(share).map(|part| spawn.spawn(move || self.seal(scope, part))).collect();
+            working
+                .into_iter()
+                .map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect::<Result<Vec<_>>>()
+        })?;
+        let mut batch = Batch { rows: Vec::with_capacity(found.len()), failed: 0, begins_pass: after.is_none(), cursor };
+        for (rows, failed) in parts {
+            batch.rows.extend(rows);
+            batch.failed += failed;
+        }
+        Ok(batch)
+    }
+
+    #[allow(clippy::type_complexity, reason = "rows and the cursor behind them")]
+    fn find(&self, scope: &Scope, after: Option<(u64, Version)>) -> Result<(Vec<([u8; 16], DataKeyRow)>, Option<(u64, Version)>)> {
+        let batch = scope.core.limits.rewrap_batch;
+        let mut found = Vec::with_capacity(batch);
+        let mut scanned = 0;
+        let mut cursor = None;
+        let from = after.map(|(secret, version)| tables::version(scope.org, secret, version));
+        let first = tables::organization(scope.org);
+        let from = from.as_ref().map_or(Bound::Included(&first[..]), |key| Bound::Excluded(&key[..]));
+        let to = tables::after_prefix(&first);
+        scope.snapshot().scan(Table::DataKeys, from, to.as_deref(), |key, row| {
+            let row = DataKeyRow::decode(row)?;
+            if self.routes.contains_key(&row.epoch) {
+                let key = key.try_into().map_err(|_| Error::damaged("a data key", "its row's key has the wrong length"))?;
+                found.push((key, row));
+            }
+            scanned += 1;
+            if found.len() >= batch || scanned >= SCANNED_PER_BATCH {
+                cursor = tables::parse_version(key).map(|(_, secret, version)| (secret, version));
+                return Ok(ControlFlow::Break(()));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok((found, cursor))
+    }
+
+    fn seal(&self, scope: &Scope, part: &[([u8; 16], DataKeyRow)]) -> Result<(Vec<Moving>, u64)> {
+        let mut ciphers: BTreeMap<EpochNumber, (Cipher, Cipher)> = BTreeMap::new();
+        let mut nonces = vec![0; part.len() * 12];
+        scope.env().fill_random(&mut nonces).map_err(Error::Randomness)?;
+        let mut failed = 0;
+        let mut rows = Vec::with_capacity(part.len());
+        for ((key, old), nonce) in part.iter().zip(nonces.as_chunks::<12>().0) {
+            let route = &self.routes[&old.epoch];
+            let (from, to) =
+                ciphers.entry(old.epoch).or_insert_with(|| (route.from.cipher(), route.to.cipher()));
+            let opened = tables::parse_version(key).and_then(|(org, secret_id, version)| {
+                let place = DataKeyPlace { store: scope.store(), org, secret_id, version };
+                Some((place, data_key::open(from, &place, old)?))
+            });
+            let Some((place, data_key)) = opened else {
+                failed += 1;
+                continue;
+            };
+            let new = data_key::seal_with_nonce(to, route.to.epoch, &place, &data_key, *nonce);
+            rows.push(Moving { key: *key, old: old.encode(), new: new.encode(), from: old.epoch, to: new.epoch });
+        }
+        Ok((rows, failed))
+    }
+}
+
+/// The short swap: each row that is still as it was read gets its new wrap; cursor, counts and one audit record go with it.
+/// Says whether the job was still the same.
+fn commit_batch(scope: &Scope, job_number: u64, batch: &Arc<Batch>) -> Result<bool> {
+    let (scope, batch) = (scope.clone(), Arc::clone(batch));
+    scope.core.committer.clone().submit(move |transaction| {
+        let Some(mut job) = scope.running_job(transaction)?.filter(|job| job.number == job_number) else { return Ok(false) };
+        let routes: BTreeSet<(EpochNumber, EpochNumber)> =
+            job.sources.iter().map(|source| (source.epoch, source.target)).collect();
+        if batch.rows.iter().any(|row| !routes.contains(&(row.from, row.to))) {
+            return Ok(false);
+        }
+        let mut head = scope.head(transaction)?;
+        let mut moved = 0;
+        for row in &batch.rows {
+            if transaction.replace(Table::DataKeys, &row.key, &row.old, &row.new)? {
+                moved += 1;
+                head.live_epoch(row.from)?.references -= 1;
+                let to = head.live_epoch(row.to)?;
+                to.references += 1;
+                to.wraps += 1;
+            }
+        }
+        job.cursor = batch.cursor;
+        job.done += moved;
+        job.failed = batch.failed + if batch.begins_pass { 0 } else { job.failed };
+        job.blocked = None;
+        if moved + batch.failed > 0 {
+            job.batches += 1;
+            let event = AuditEvent::RewrapBatch { job: job.number, batch: job.batches, moved, failed: batch.failed };
+            audit::append(transaction, scope.org, &mut head, &scope.by, now_ms(scope.env()), event)?;
+            scope.put_head(transaction, &head)?;
+        }
+        transaction.put_record(&tables::rewrap_job(scope.org, false), &job)?;
+        Ok(true)
+    })
+}
+
+enum Retired {
+    None,
+    Some,
+    /// No source is left: the job is done.
+    All,
+}
+
+/// Retires the sources to which no data key refers: by the count, and by a scan.
+fn retire_empty(scope: &Scope) -> Result<Retired> {
+    let _turn = scope.core.key_changes.lock(scope.org);
+    let snapshot = scope.snapshot();
+    let Some(job) = scope.running_job(&*snapshot)? else { return Ok(Retired::All) };
+    let head = scope.head(&*snapshot)?;
+    let empty: Vec<EpochNumber> = job
+        .sources
+        .iter()
+        .filter(|source| source.state != SourceState::Retired && head.references(source.epoch) == 0)
+        .map(|source| source.epoch)
+        .collect();
+    if empty.is_empty() {
+        return Ok(Retired::None);
+    }
+    // The source takes no new data keys, so what this snapshot shows stays so.
+    snapshot.scan_prefix(Table::DataKeys, &tables::organization(scope.org), |key, row| {
+        let epoch = DataKeyRow::decode(row)?.epoch;
+        if empty.contains(&epoch) {
+            let at = tables::parse_version(key).map_or_else(String::new, |(_, secret, v)| format!(" (secret {secret}, version {v})"));
+            let reason = format!("its count is 0, but a data key refers to it{at}");
+            return Err(Error::damaged(format!("epoch {epoch} of organization {:?}", scope.organization), reason));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    drop(snapshot);
+
+    let number = job.number;
+    let own = scope.clone();
+    let (retired, finished) = scope.core.committer.submit(move |transaction| {
+        let mut head = own.head(transaction)?;
+        let Some(mut job) = own.running_job(transaction)?.filter(|job| job.number == number) else {
+            return Ok((Vec::new(), false));
+        };
+        let mut retired = Vec::new();
+        for source in job.sources.iter_mut().filter(|source| empty.contains(&source.epoch)) {
+            if head.references(source.epoch) == 0 && head.active_epoch != source.epoch {
+                retire(&own, transaction, &mut head, source.epoch)?;
+                source.state = SourceState::Retired;
+                retired.push(source.epoch);
+            }
+        }
+        disable_unused_keys(&own, transaction, &mut head, &mut job)?;
+        let finished = finish_if_done(&own, transaction, &mut head, job)?;
+        own.put_head(transaction, &head)?;
+        Ok((retired, finished))
+    })?;
+    for epoch in &retired {
+        scope.core.keyring.cache.evict((scope.org, *epoch));
+    }
+    Ok(match (finished, retired.is_empty()) {
+        (true, _) => Retired::All,
+        (false, false) => Retired::Some,
+        (false, true) => Retired::None,
+    })
+}
+
+fn retire(scope: &Scope, transaction: &mut Transaction<'_>, head: &mut HeadRecord, number: EpochNumber) -> Result<()> {
+    let at_ms = now_ms(scope.env());
+    let mut record = epoch::read(transaction, scope.org, number)?;
+    epoch::drop_wraps(transaction, &std::mem::take(&mut record.wraps))?;
+    record.retired_at_ms = Some(at_ms);
+    epoch::write(transaction, scope.org, number, &record)?;
+    head.live_epochs.retain(|live| live.epoch != number);
+    audit::append(transaction, scope.org, head, &scope.by, at_ms, AuditEvent::EpochRetired { epoch: number })
+}
+
+/// A key on its way to be disabled is disabled as soon as no epoch is wrapped by it.
+fn disable_unused_keys(
+    scope: &Scope,
+    transaction: &mut Transaction<'_>,
+    head: &mut HeadRecord,
+    job: &mut RewrapJobRecord,
+) -> Result<()> {
+    let mut in_use = BTreeSet::new();
+    for live in &head.live_epochs {
+        in_use.extend(epoch::read(transaction, scope.org, live.epoch)?.wraps.into_iter().map(|wrap| wrap.key));
+    }
+    let (waiting, unused): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut job.disabling).into_iter().partition(|key| in_use.contains(key));
+    job.disabling = waiting;
+    for key in unused {
+        change::set_key_state(scope, transaction, &KeyName::stored(&key), KeyState::Disabled)?;
+        let event = AuditEvent::KeyDisabled { key };
+        audit::append(transaction, scope.org, head, &scope.by, now_ms(scope.env()), event)?;
+    }
+    Ok(())
+}
+
+fn finish_if_done(
+    scope: &Scope,
+    transaction: &mut Transaction<'_>,
+    head: &mut HeadRecord,
+    mut job: RewrapJobRecord,
+) -> Result<bool> {
+    let running = tables::rewrap_job(scope.org, false);
+    if job.sources.iter().any(|source| source.state != SourceState::Retired) {
+        transaction.put_record(&running, &job)?;
+        return Ok(false);
+    }
+    let at_ms = now_ms(scope.env());
+    job.finished_at_ms = Some(at_ms);
+    job.blocked = None;
+    let event = AuditEvent::RewrapFinished { job: job.number, done: job.done };
+    audit::append(transaction, scope.org, head, &scope.by, at_ms, event)?;
+    transaction.remove(Table::RewrapJobs, &running)?;
+    transaction.put_record(&tables::rewrap_job(scope.org, true), &job)?;
+    Ok(true)
+}
+
+/// Writes down why the job waits, once.
+fn note_obstacle(scope: &Scope, reason: &str) -> Result<()> {
+    let known = scope.running_job(&*scope.snapshot())?.is_none_or(|job| job.blocked.as_deref() == Some(reason));
+    if known {
+        return Ok(());
+    }
+    let (scope, reason) = (scope.clone(), reason.to_owned());
+    scope.core.committer.clone().submit(move |transaction| {
+        if let Some(mut job) = scope.running_job(transaction)? {
+            job.blocked = Some(reason.clone());
+            transaction.put_record(&tables::rewrap_job(scope.org, false), &job)?;
+        }
+        Ok(())
+    })
+}

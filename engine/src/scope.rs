@@ -1,0 +1,123 @@
+//! What the layers above the storage share: the open store's parts, and one organization's place in it.
+
+use crate::audit::Attribution;
+use crate::crypto::PlaceKey;
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::keyring::Keyring;
+use crate::keyring::cache::EpochKey;
+use crate::names::{EpochNumber, OrganizationId, OrganizationName, StoreId};
+use crate::storage::commit::lock;
+use crate::storage::records::{HeadRecord, RewrapJobRecord};
+use crate::storage::{Committer, Rows, Snapshot, Transaction, tables};
+use std::collections::HashSet;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// The parts of an open store.
+pub(crate) struct Core {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) store: StoreId,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) limits: Limits,
+    /// Changes of an organization's keys and epochs come one after the other: they call a KMS before they commit.
+    pub(crate) key_changes: OrganizationLocks,
+    /// One thread at a time works on an organization's re-wrap job.
+    pub(crate) rewrap_steps: OrganizationLocks,
+}
+
+/// Limits that an application may set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// An epoch takes no more wraps than this; long before, its key is rotated.
+    pub(crate) wraps_per_epoch_max: u64,
+    pub(crate) rewrap_batch: usize,
+}
+
+/// An organization, as the layers below its handle see it: where its rows are, and who acts.
+#[derive(Clone)]
+pub(crate) struct Scope {
+    pub(crate) core: Arc<Core>,
+    pub(crate) org: OrganizationId,
+    pub(crate) organization: OrganizationName,
+    pub(crate) by: Arc<Attribution>,
+}
+
+impl Scope {
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.core.committer.snapshot()
+    }
+
+    pub(crate) fn env(&self) -> &dyn Env {
+        &*self.core.env
+    }
+
+    pub(crate) fn store(&self) -> StoreId {
+        self.core.store
+    }
+
+    pub(crate) fn head(&self, rows: &impl Rows) -> Result<HeadRecord> {
+        rows.record(&tables::organization(self.org))?
+            .ok_or_else(|| Error::damaged(format!("organization {:?}", self.organization), "its head is missing"))
+    }
+
+    pub(crate) fn put_head(&self, transaction: &mut Transaction<'_>, head: &HeadRecord) -> Result<()> {
+        transaction.put_record(&tables::organization(self.org), head)
+    }
+
+    /// The running re-wrap job.
+    pub(crate) fn running_job(&self, rows: &impl Rows) -> Result<Option<RewrapJobRecord>> {
+        rows.record(&tables::rewrap_job(self.org, false))
+    }
+
+    /// An epoch's key: from the cache, or from its KMS.
+    pub(crate) fn epoch_key(&self, epoch: EpochNumber) -> Result<Arc<EpochKey>> {
+        self.core.keyring.epoch_key(self.org, &self.organization, epoch)
+    }
+
+    /// The key of the epoch that takes new data keys.
+    pub(crate) fn active_epoch_key(&self) -> Result<Arc<EpochKey>> {
+        let active = self.head(&*self.snapshot())?.active_epoch;
+        self.epoch_key(active)
+    }
+
+    /// The same organization, acting for somebody else.
+    pub(crate) fn acting(&self, by: Attribution) -> Self {
+        Self { by: Arc::new(by), ..self.clone() }
+    }
+}
+
+impl Core {
+    pub(crate) fn place(snapshot: &Snapshot) -> &PlaceKey {
+        snapshot.place()
+    }
+}
+
+/// One lock for each organization, without one being kept for each.
+#[derive(Default)]
+pub(crate) struct OrganizationLocks {
+    held: Mutex<HashSet<OrganizationId>>,
+    released: Condvar,
+}
+
+pub(crate) struct OrganizationGuard<'l> {
+    locks: &'l OrganizationLocks,
+    org: OrganizationId,
+}
+
+impl OrganizationLocks {
+    pub(crate) fn lock(&self, org: OrganizationId) -> OrganizationGuard<'_> {
+        let mut held = lock(&self.held);
+        while !held.insert(org) {
+            held = self.released.wait(held).unwrap_or_else(PoisonError::into_inner);
+        }
+        OrganizationGuard { locks: self, org }
+    }
+}
+
+impl Drop for OrganizationGuard<'_> {
+    fn drop(&mut self) {
+        lock(&self.locks.held).remove(&self.org);
+        self.locks.released.notify_all();
+    }
+}

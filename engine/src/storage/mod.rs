@@ -1,0 +1,19 @@
+//! Ordered tables, snapshots, and one atomic commit: the only user of redb.
+//!
+//! - [`container`]: the file around redb: header, shred cells, journal, pages with a tag each.
+//! - [`tables`]: which tables there are and how their keys are made.
+//! - [`records`]: what stands in their rows.
+//! - [`transaction`]: reading a snapshot, and changing rows inside of the one writer.
+//! - [`commit`]: group commit, the journal, checkpoints, shred cells in the right order.
+//!
+//! Above this, a layer sees rows, records and changes; it could stand on another transactional store.
+
+pub(crate) mod commit;
+pub(crate) mod container;
+pub(crate) mod records;
+pub(crate) mod tables;
+pub(crate) mod transaction;
+
+pub(crate) use commit::Committer;
+pub(crate) use tables::Table;
+pub(crate) use transaction::{Rows, Snapshot, Transaction};

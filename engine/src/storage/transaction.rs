@@ -1,0 +1,412 @@
+//! Reading a snapshot, and changing rows inside of the one writer.
+
+use crate::crypto::PlaceKey;
+use crate::error::{Error, Result};
+use crate::storage::container::{CellNumber, ContainerError};
+use crate::storage::records::{self, Record};
+use crate::storage::tables::{self, TABLE_COUNT, Table};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use std::cell::{OnceCell, RefCell};
+use std::ops::{Bound, ControlFlow};
+use std::sync::{Arc, OnceLock};
+use zeroize::Zeroizing;
+
+type Bytes = &'static [u8];
+
+pub(crate) fn definition(table: Table) -> TableDefinition<'static, Bytes, Bytes> {
+    TableDefinition::new(table.name())
+}
+
+/// The rows of one consistent state of the store.
+pub(crate) trait Rows {
+    fn place(&self) -> &PlaceKey;
+
+    /// Shows a row, where it lies, to `read`.
+    fn get_with<T>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<T>) -> Result<Option<T>>;
+
+    /// Visits the rows with `from <= key < to` in order, until `visit` breaks. `None` for `to`: to the end.
+    fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Option<&[u8]>,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
+    ) -> Result<()>;
+
+    fn record<R: Record>(&self, key: &[u8]) -> Result<Option<R>> {
+        self.get_with(R::TABLE, key, |row| records::decode(self.place(), key, row))
+    }
+
+    /// Visits the rows whose keys begin with `prefix`.
+    fn scan_prefix(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let end = tables::after_prefix(prefix);
+        self.scan(table, Bound::Included(prefix), end.as_deref(), visit)
+    }
+
+    /// A number kept in the table of facts of the whole store; 0 when it was never written.
+    fn fact(&self, name: &str) -> Result<u64> {
+        let value = self.get_with(Table::Store, name.as_bytes(), |row| {
+            let bytes = row.try_into().map_err(|_| records::damaged(Table::Store, "it has the wrong length"))?;
+            Ok(u64::from_le_bytes(bytes))
+        })?;
+        Ok(value.unwrap_or(0))
+    }
+}
+
+/// A state of the store that readers share until a commit replaces it. Costs nothing to keep but the pages that later
+/// commits cannot reuse meanwhile: keep it short.
+pub(crate) struct Snapshot {
+    transaction: ReadTransaction,
+    tables: [OnceLock<ReadOnlyTable<Bytes, Bytes>>; TABLE_COUNT],
+    place: Arc<PlaceKey>,
+    /// Grows with every commit of this open store.
+    pub(crate) sequence: u64,
+}
+
+impl Snapshot {
+    pub(crate) fn new(transaction: ReadTransaction, place: Arc<PlaceKey>, sequence: u64) -> Self {
+        Self { transaction, tables: Default::default(), place, sequence }
+    }
+
+    fn table(&self, table: Table) -> Result<&ReadOnlyTable<Bytes, Bytes>> {
+        let slot = &self.tables[table as usize];
+        if let Some(open) = slot.get() {
+            return Ok(open);
+        }
+        let open = self.transaction.open_table(definition(table)).map_err(failed("opening a table"))?;
+        Ok(slot.get_or_init(|| open))
+    }
+}
+
+impl Rows for Snapshot {
+    fn place(&self) -> &PlaceKey {
+        &self.place
+    }
+
+    fn get_with<T>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<T>) -> Result<Option<T>> {
+        match self.table(table)?.get(key).map_err(failed("reading a row"))? {
+            Some(row) => read(row.value()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Option<&[u8]>,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        scan_table(self.table(table)?, from, to, visit)
+    }
+}
+
+fn scan_table(
+    table: &impl ReadableTable<Bytes, Bytes>,
+    from: Bound<&[u8]>,
+    to: Option<&[u8]>,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+    for row in table.range::<&[u8]>((from, to)).map_err(failed("reading rows"))? {
+        let (key, value) = row.map_err(failed("reading rows"))?;
+        if visit(key.value(), value.value())?.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Changes inside of the one writer: what it reads, it reads with its own changes.
+///
+/// Every change is applied to redb's tables and noted for the journal in one step.
+pub(crate) struct Transaction<'t> {
+    transaction: &'t WriteTransaction,
+    tables: [OnceCell<RefCell<redb::Table<'t, Bytes, Bytes>>>; TABLE_COUNT],
+    place: Arc<PlaceKey>,
+    effects: Effects,
+}
+
+/// What a transaction did, beside the rows in redb's tables.
+#[derive(Default)]
+pub(crate) struct Effects {
+    /// The changes of rows, as the journal records them.
+    pub(crate) journal: Vec<u8>,
+    pub(crate) changes: u64,
+    /// Cells to be written and synced before the commit.
+    pub(crate) staged_cells: Vec<(CellNumber, Zeroizing<[u8; 32]>)>,
+    /// Cells to be overwritten after it.
+    pub(crate) dropped_cells: Vec<CellNumber>,
+}
+
+/// Numbers one past the highest cell that was ever given out.
+const FACT_CELLS_USED: &str = "cells_used";
+
+impl<'t> Transaction<'t> {
+    pub(crate) fn new(transaction: &'t WriteTransaction, place: Arc<PlaceKey>) -> Self {
+        Self { transaction, tables: Default::default(), place, effects: Effects::default() }
+    }
+
+    pub(crate) fn into_effects(self) -> Effects {
+        self.effects
+    }
+
+    /// How many changes were made so far: a change that fails before its first leaves nothing behind.
+    pub(crate) fn changes(&self) -> u64 {
+        self.effects.changes
+    }
+
+    pub(crate) fn journal_bytes(&self) -> usize {
+        self.effects.journal.len()
+    }
+
+    pub(crate) fn cell_changes(&self) -> usize {
+        self.effects.staged_cells.len() + self.effects.dropped_cells.len()
+    }
+
+    fn table(&self, table: Table) -> Result<&RefCell<redb::Table<'t, Bytes, Bytes>>> {
+        let slot = &self.tables[table as usize];
+        if let Some(open) = slot.get() {
+            return Ok(open);
+        }
+        let open = self.transaction.open_table(definition(table)).map_err(failed("opening a table"))?;
+        Ok(slot.get_or_init(|| RefCell::new(open)))
+    }
+
+    /// Writes a row, new or in place of the old one.
+    pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
+        self.table(table)?.borrow_mut().insert(key, value).map_err(failed("writing a row"))?;
+        self.note(JournalOp::Put { table, key, value });
+        Ok(())
+    }
+
+    pub(crate) fn put_record<R: Record>(&mut self, key: &[u8], record: &R) -> Result<()> {
+        let row = records::encode(&self.place, key, record);
+        self.put(R::TABLE, key, &row)
+    }
+
+    pub(crate) fn put_fact(&mut self, name: &str, value: u64) -> Result<()> {
+        self.put(Table::Store, name.as_bytes(), &value.to_le_bytes())
+    }
+
+    /// Writes a row if it is still as expected; says whether it was.
+    pub(crate) fn replace(&mut self, table: Table, key: &[u8], expected: &[u8], value: &[u8]) -> Result<bool> {
+        {
+            let mut open = self.table(table)?.borrow_mut();
+            match open.get_mut(key).map_err(failed("reading a row"))? {
+                Some(mut row) if row.value() == expected => row.insert(value).map_err(failed("writing a row"))?,
+                _ => return Ok(false),
+            };
+        }
+        self.note(JournalOp::Put { table, key, value });
+        Ok(true)
+    }
+
+    /// Removes a row; says whether there was one.
+    pub(crate) fn remove(&mut self, table: Table, key: &[u8]) -> Result<bool> {
+        let was_there = self.table(table)?.borrow_mut().remove(key).map_err(failed("removing a row"))?.is_some();
+        if was_there {
+            self.note(JournalOp::Remove { table, key });
+        }
+        Ok(was_there)
+    }
+
+    /// Takes a free shred cell, or a new one, for `shred_key`. The cell is written and synced before this transaction
+    /// commits, and is free again if it does not.
+    pub(crate) fn stage_cell(&mut self, shred_key: Zeroizing<[u8; 32]>) -> Result<CellNumber> {
+        let mut free = None;
+        self.scan(Table::CellsFree, Bound::Unbounded, None, |key, _| {
+            free = Some(parse_cell(Table::CellsFree, key)?);
+            Ok(ControlFlow::Break(()))
+        })?;
+        let cell = match free {
+            Some(cell) => {
+                self.remove(Table::CellsFree, &tables::cell(cell.0))?;
+                cell
+            }
+            None => {
+                let cell = self.fact(FACT_CELLS_USED)?;
+                self.put_fact(FACT_CELLS_USED, cell + 1)?;
+                CellNumber(cell)
+            }
+        };
+        self.effects.staged_cells.push((cell, shred_key));
+        Ok(cell)
+    }
+
+    /// Gives up a cell: it is overwritten as soon as this transaction is durable.
+    pub(crate) fn drop_cell(&mut self, cell: CellNumber) -> Result<()> {
+        self.put(Table::CellsErasing, &tables::cell(cell.0), &[])?;
+        self.effects.dropped_cells.push(cell);
+        Ok(())
+    }
+
+    /// Moves cells that are overwritten from the erasing to the free ones.
+    pub(crate) fn free_cells(&mut self, cells: &[CellNumber]) -> Result<()> {
+        for cell in cells {
+            if self.remove(Table::CellsErasing, &tables::cell(cell.0))? {
+                self.put(Table::CellsFree, &tables::cell(cell.0), &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies what [`Effects::journal`] noted, when a journal is replayed.
+    pub(crate) fn apply_journal(&mut self, mut payload: &[u8]) -> Result<()> {
+        while !payload.is_empty() {
+            let (op, rest) = JournalOp::decode(payload)
+                .ok_or_else(|| Error::damaged("a journal record", "its tag fits, but it does not decode"))?;
+            match op {
+                JournalOp::Put { table, key, value } => self.put(table, key, value)?,
+                JournalOp::Remove { table, key } => {
+                    self.remove(table, key)?;
+                }
+            }
+            payload = rest;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, op: JournalOp<'_>) {
+        op.encode(&mut self.effects.journal);
+        self.effects.changes += 1;
+    }
+}
+
+impl Rows for Transaction<'_> {
+    fn place(&self) -> &PlaceKey {
+        &self.place
+    }
+
+    fn get_with<T>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<T>) -> Result<Option<T>> {
+        let open = self.table(table)?.borrow();
+        match open.get(key).map_err(failed("reading a row"))? {
+            Some(row) => read(row.value()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Option<&[u8]>,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        scan_table(&*self.table(table)?.borrow(), from, to, visit)
+    }
+}
+
+/// Cells ever given out: the numbers below it are in use, erasing or free.
+pub(crate) fn cells_used(rows: &impl Rows) -> Result<u64> {
+    rows.fact(FACT_CELLS_USED)
+}
+
+pub(crate) fn parse_cell(table: Table, key: &[u8]) -> Result<CellNumber> {
+    let bytes = key.try_into().map_err(|_| records::damaged(table, "its key has the wrong length"))?;
+    Ok(CellNumber(u64::from_be_bytes(bytes)))
+}
+
+/// One change of a row, as the journal records it: operation and table in one byte, the key's length (2 bytes) and the
+/// key; for a put the value's length (4 bytes) and the value. Numbers are little-endian.
+enum JournalOp<'a> {
+    Put { table: Table, key: &'a [u8], value: &'a [u8] },
+    Remove { table: Table, key: &'a [u8] },
+}
+
+const REMOVE_BIT: u8 = 0x80;
+
+impl<'a> JournalOp<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let (op, key) = match self {
+            Self::Put { table, key, .. } => (*table as u8, key),
+            Self::Remove { table, key } => (*table as u8 | REMOVE_BIT, key),
+        };
+        out.push(op);
+        out.extend_from_slice(&u16::try_from(key.len()).expect("keys of rows are short").to_le_bytes());
+        out.extend_from_slice(key);
+        if let Self::Put { value, .. } = self {
+            out.extend_from_slice(&u32::try_from(value.len()).expect("rows are below 4 GiB").to_le_bytes());
+            out.extend_from_slice(value);
+        }
+    }
+
+    fn decode(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (&op, bytes) = bytes.split_first()?;
+        let table = Table::from_number(op & !REMOVE_BIT)?;
+        let (len, bytes) = bytes.split_first_chunk()?;
+        let (key, bytes) = bytes.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
+        if op & REMOVE_BIT != 0 {
+            return Some((Self::Remove { table, key }, bytes));
+        }
+        let (len, bytes) = bytes.split_first_chunk()?;
+        let (value, bytes) = bytes.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
+        Some((Self::Put { table, key, value }, bytes))
+    }
+}
+
+/// Turns redb's errors into ours: damage stays damage, everything else is a failure of the storage.
+pub(crate) fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E) -> Error {
+    move |error| match error.into() {
+        redb::Error::Corrupted(reason) => Error::damaged("a page", reason),
+        redb::Error::Io(error) => io_failed(doing, error),
+        redb::Error::DatabaseClosed | redb::Error::PreviousIo => {
+            Error::Closed { reason: "an earlier read or write of its file failed; open it again".into() }
+        }
+        other => Error::Storage { doing, reason: other.to_string() },
+    }
+}
+
+fn io_failed(doing: &'static str, error: std::io::Error) -> Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<ContainerError>()) {
+        Some(container) => container_failed(doing, container),
+        None => Error::Storage { doing, reason: error.to_string() },
+    }
+}
+
+/// The same for errors of the container.
+pub(crate) fn container_failed(doing: &'static str, error: &ContainerError) -> Error {
+    if error.is_damage() {
+        Error::damaged("the file", error.to_string())
+    } else {
+        Error::Storage { doing, reason: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_journals_operations_survive_their_encoding(ops in proptest::collection::vec((0..16u8, any::<bool>(), any::<Vec<u8>>(), any::<Vec<u8>>()), 0..8)) {
+            let mut bytes = Vec::new();
+            for (table, put, key, value) in &ops {
+                let table = Table::from_number(*table).unwrap();
+                if *put { JournalOp::Put { table, key, value } } else { JournalOp::Remove { table, key } }.encode(&mut bytes);
+            }
+            let mut rest = &bytes[..];
+            for (number, put, key, value) in &ops {
+                let (op, after) = JournalOp::decode(rest).unwrap();
+                match op {
+                    JournalOp::Put { table, key: k, value: v } => prop_assert!(*put && table as u8 == *number && k == key && v == value),
+                    JournalOp::Remove { table, key: k } => prop_assert!(!put && table as u8 == *number && k == key),
+                }
+                rest = after;
+            }
+            prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_refused(bytes: Vec<u8>) {
+            let mut rest = &bytes[..];
+            while let Some((_, after)) = JournalOp::decode(rest) { rest = after; }
+        }
+    }
+}
