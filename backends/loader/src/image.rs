@@ -9,6 +9,7 @@ use std::ffi::c_void;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
@@ -29,7 +30,11 @@ type Content = std::path::PathBuf;
 
 /// A plugin in this process's memory, for good.
 #[derive(Clone, Copy)]
-pub(crate) struct Linked(*mut c_void);
+pub(crate) struct Linked {
+    handle: *mut c_void,
+    /// It wrote where it must not, and is not called any more: by nobody, however often it is loaded again.
+    stopped: &'static AtomicBool,
+}
 
 // SAFETY: the handle of a library that is never closed; looking symbols up in it is thread-safe.
 unsafe impl Send for Linked {}
@@ -89,26 +94,35 @@ impl Image {
                 reason: describe(&error),
             })?;
         // Never closed: see the crate's notes.
-        let handle = Linked(library.into_raw());
+        let handle = library.into_raw();
         // Nor is the descriptor: the dynamic linker knows a library by its name, and a descriptor that is closed and given
         // out again would make the name of this one the name of the next.
         std::mem::forget(self.content);
-        if linked.iter().any(|(_, other)| std::ptr::eq(other.0, handle.0)) {
+        if linked.iter().any(|(_, other)| std::ptr::eq(other.handle, handle)) {
             // Only if somebody closed descriptors that are not theirs.
             return Err(Refusal::Link {
                 reason: "it answered another plugin that was loaded before".to_owned(),
             });
         }
-        linked.push((self.digest, handle));
-        Ok(handle)
+        let new = Linked {
+            handle,
+            stopped: Box::leak(Box::default()),
+        };
+        linked.push((self.digest, new));
+        Ok(new)
     }
 }
 
 impl Linked {
+    /// Set for good when the plugin is not to be called any more.
+    pub(crate) fn stopped(self) -> &'static AtomicBool {
+        self.stopped
+    }
+
     /// The address of an exported symbol; none when there is no such symbol, or it is null.
     pub(crate) fn symbol(self, name: &str) -> Option<*mut c_void> {
         // SAFETY: the handle came from a library that was never closed. Not dropped, so that it is not closed here.
-        let library = std::mem::ManuallyDrop::new(unsafe { Library::from_raw(self.0) });
+        let library = std::mem::ManuallyDrop::new(unsafe { Library::from_raw(self.handle) });
         // SAFETY: only its address is taken here, as a pointer.
         let symbol = unsafe { library.get::<*mut c_void>(name.as_bytes()) }.ok()?;
         Some(symbol.into_raw()).filter(|address| !address.is_null())

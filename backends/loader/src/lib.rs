@@ -30,7 +30,7 @@
 //! | 6 interface | the one symbol; an ABI version that both speak; a table of full size; no required entry null | a wrong pointer is a crash | `negotiation.rs` |
 //! | 7 description | JSON; a name; sizes within bounds; capabilities that agree with the table | the sizes decide how much memory each call takes | `negotiation.rs` |
 //!
-//! Then, in each call (`guest.rs`): the room for the largest answer has a canary behind it, lengths are checked against
+//! Then, in each call (`guest.rs`, `loaded.rs`, `inputs.rs`, `room.rs`): the room for the largest answer has a canary behind it, lengths are checked against
 //! capacities, text against UTF-8, unknown codes read as `INTERNAL`, and an unwrapped key goes into locked memory without
 //! a stop elsewhere. A plugin that wrote beyond its room is not called again in this process.
 //!
@@ -47,7 +47,8 @@
 //!   loaded at all.
 //! - Access control lists count as far as the mode bits show them: on Linux a writing entry shows in the group bits.
 //! - A plugin is never unloaded: threads and thread-local destructors of it may outlive its last instance. The same bytes
-//!   are loaded once, and keep one file descriptor open.
+//!   are loaded once; they stay in memory (a stripped release build is a few megabytes) and keep one descriptor open.
+//! - On Linux the sealed image is opened by way of `/proc/self/fd`: where `/proc` is not mounted, step 5 fails.
 //! - Deadlines are passed on, not enforced: the engine runs calls on a pool of threads and abandons one that overruns. An
 //!   instance with a call in it cannot be dropped, so its host table and buffers outlive the wedged call.
 
@@ -57,6 +58,10 @@ mod error;
 mod guest;
 #[cfg(unix)]
 mod image;
+#[cfg(unix)]
+mod inputs;
+#[cfg(unix)]
+mod loaded;
 #[cfg(unix)]
 mod negotiation;
 mod plugin;

@@ -3,12 +3,13 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
+use std::sync::atomic::Ordering;
 
 use keystead_backend::{Capabilities, Description, SizeLimits, abi};
 
 use crate::error::Refusal;
-use crate::guest::explain;
 use crate::image::Linked;
+use crate::loaded::explain;
 use crate::room::{Fault, Room};
 use crate::upcalls;
 
@@ -37,6 +38,17 @@ const NAME_MAX_BYTES: usize = 64;
 
 /// Asks the plugin for its table and its description, and checks both.
 pub(crate) fn negotiate(linked: Linked) -> Result<(Table, Description), Refusal> {
+    if linked.stopped().load(Ordering::Acquire) {
+        return Err(Refusal::Overrun);
+    }
+    let negotiated = table_and_description(linked);
+    if matches!(negotiated, Err(Refusal::Overrun)) {
+        linked.stopped().store(true, Ordering::Release);
+    }
+    negotiated
+}
+
+fn table_and_description(linked: Linked) -> Result<(Table, Description), Refusal> {
     let api = interface(linked)?;
     let required = |entry| Refusal::NullEntry { entry };
     let describe = api.describe.ok_or_else(|| required("describe"))?;
@@ -95,35 +107,45 @@ fn interface(linked: Linked) -> Result<abi::Api, Refusal> {
     Ok(unsafe { api.read() })
 }
 
-/// The bytes of the description. `describe` costs nothing, so it is asked again when there was no room.
+/// The bytes of the description. `describe` costs nothing, so it is asked a second time when there was no room.
 fn ask(describe: abi::Describe, backend: *mut c_void) -> Result<Vec<u8>, Refusal> {
-    let mut capacity = DESCRIPTION_ROOM_BYTES;
-    loop {
-        let mut room = Room::new(usize::try_from(capacity).map_err(|_| too_long(capacity))?);
-        let mut message = Room::new(abi::MESSAGE_MAX as usize);
-        let mut json = room.output();
-        let mut error = message.error();
-        // SAFETY: a function of the plugin's table, with the arguments that the header says.
-        let code = unsafe { describe(backend, &raw mut json, &raw mut error) };
-        let (json_len, message_len) = (json.len, error.message.len);
-        if [room.answer(0), message.answer(0)].contains(&Err(Fault::Overrun)) {
-            return Err(Refusal::Overrun);
+    match ask_with_room(describe, backend, DESCRIPTION_ROOM_BYTES)? {
+        Answer::Description(json) => Ok(json),
+        Answer::Needs(bytes) if bytes > abi::JSON_MAX => Err(too_long(bytes)),
+        Answer::Needs(bytes) => match ask_with_room(describe, backend, bytes)? {
+            Answer::Description(json) => Ok(json),
+            Answer::Needs(more) => Err(too_long(more)),
+        },
+    }
+}
+
+enum Answer {
+    Description(Vec<u8>),
+    Needs(u64),
+}
+
+fn ask_with_room(describe: abi::Describe, backend: *mut c_void, capacity: u64) -> Result<Answer, Refusal> {
+    let mut room = Room::new(usize::try_from(capacity).map_err(|_| too_long(capacity))?);
+    let mut message = Room::new(abi::MESSAGE_MAX as usize);
+    let mut json = room.output();
+    let mut error = message.error();
+    // SAFETY: a function of the plugin's table, with the arguments that the header says.
+    let code = unsafe { describe(backend, &raw mut json, &raw mut error) };
+    let (json_len, message_len) = (json.len, error.message.len);
+    if [room.answer(0), message.answer(0)].contains(&Err(Fault::Overrun)) {
+        return Err(Refusal::Overrun);
+    }
+    match code {
+        abi::OK => {
+            let json = room.answer(json_len).map_err(|_| too_long(json_len))?;
+            Ok(Answer::Description(json.to_vec()))
         }
-        match code {
-            abi::OK => {
-                return room
-                    .answer(json_len)
-                    .map(<[u8]>::to_vec)
-                    .map_err(|_| too_long(json_len));
-            }
-            abi::BUFFER_TOO_SMALL if capacity < json_len && json_len <= abi::JSON_MAX => capacity = json_len,
-            abi::BUFFER_TOO_SMALL => return Err(too_long(json_len)),
-            code => {
-                let explained = explain(code, error.code, message.answer(message_len).unwrap_or_default());
-                return Err(Refusal::DescribeFailed {
-                    reason: explained.to_string(),
-                });
-            }
+        abi::BUFFER_TOO_SMALL => Ok(Answer::Needs(json_len)),
+        code => {
+            let explained = explain(code, error.code, message.answer(message_len).unwrap_or_default());
+            Err(Refusal::DescribeFailed {
+                reason: explained.to_string(),
+            })
         }
     }
 }

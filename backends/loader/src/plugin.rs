@@ -13,7 +13,7 @@ use crate::{Digest, LoadError, PluginSource, Refusal};
 #[derive(Clone)]
 pub struct Plugin {
     #[cfg(unix)]
-    loaded: std::sync::Arc<crate::guest::Loaded>,
+    loaded: std::sync::Arc<crate::loaded::Loaded>,
     #[cfg(not(unix))]
     loaded: std::convert::Infallible,
 }
@@ -51,7 +51,7 @@ impl Plugin {
         }
         let linked = image.link().map_err(refused)?;
         let (table, description) = crate::negotiation::negotiate(linked).map_err(refused)?;
-        let loaded = crate::guest::Loaded::new(source.path(), digest, table, description);
+        let loaded = crate::loaded::Loaded::new(source.path(), digest, linked.stopped(), table, description);
         Ok(Self {
             loaded: std::sync::Arc::new(loaded),
         })

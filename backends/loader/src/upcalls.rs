@@ -120,7 +120,7 @@ unsafe extern "C" fn log(context: *mut c_void, level: i32, message: *const abi::
             len: message.len.min(LOG_LINE_MAX_BYTES),
         };
         // SAFETY: as above, and no longer than the plugin says.
-        let text = crate::guest::for_people(unsafe { cut.as_slice()? });
+        let text = crate::loaded::for_people(unsafe { cut.as_slice()? });
         let level = match level {
             1 => LogLevel::Error,
             2 => LogLevel::Warn,

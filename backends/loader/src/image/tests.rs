@@ -1,1 +1,117 @@
+//! What is loaded is what was read.
 
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use super::*;
+
+/// Two libraries that differ in what `which` answers.
+fn library(which: u8, directory: &Path) -> std::path::PathBuf {
+    let source = directory.join(format!("{which}.c"));
+    std::fs::write(&source, format!("const unsigned char which = {which};\n")).expect("written");
+    let library = directory.join(format!("{which}.so"));
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let built = std::process::Command::new(compiler)
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(&source)
+        .status()
+        .expect("there is a C compiler");
+    assert!(built.success());
+    library
+}
+
+fn which(linked: Linked) -> u8 {
+    let address = linked.symbol("which").expect("exported");
+    // SAFETY: the library above defines it as one byte.
+    unsafe { *address.cast::<u8>() }
+}
+
+fn read(path: &Path) -> Image {
+    Image::read(File::open(path).expect("there"), path, u64::MAX).expect("readable")
+}
+
+#[test]
+fn a_file_that_is_swapped_or_overwritten_after_it_was_read_changes_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (first, second) = (library(41, directory.path()), library(42, directory.path()));
+    let (path, other) = (
+        directory.path().join("plugin.so"),
+        directory.path().join("other.so"),
+    );
+
+    std::fs::copy(&first, &path).expect("copied");
+    let image = read(&path);
+    assert_eq!(image.digest(), crate::digest_file(&first).expect("readable"));
+    std::fs::copy(&second, &path).expect("overwritten in place");
+    assert_eq!(which(image.link().expect("links")), 41);
+
+    let image = read(&path);
+    std::fs::copy(&first, &other).expect("copied");
+    std::fs::rename(&other, &path).expect("swapped");
+    assert_eq!(which(image.link().expect("links")), 42);
+    assert_eq!(which(read(&path).link().expect("links")), 41);
+}
+
+#[test]
+fn the_image_cannot_be_written_grown_shrunk_mapped_for_writing_or_unsealed() {
+    use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals, ftruncate};
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = library(43, directory.path());
+    let image = read(&path);
+    let size = std::fs::metadata(&path).expect("there").len();
+    let descriptor = image.content.as_fd();
+    let file = File::from(descriptor.try_clone_to_owned().expect("cloned"));
+    assert!(file.write_at(b"x", 0).is_err());
+    assert!(ftruncate(descriptor, size + 1).is_err());
+    assert!(ftruncate(descriptor, size - 1).is_err());
+    assert!(fcntl_add_seals(descriptor, SealFlags::FUTURE_WRITE).is_err());
+    let seals = fcntl_get_seals(descriptor).expect("sealed");
+    assert!(
+        seals.contains(SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL),
+        "{seals:?}"
+    );
+    // Opened anew for writing, by the way that is open to whoever may look at our descriptors:
+    let again = std::fs::OpenOptions::new()
+        .write(true)
+        .open(image.link_path())
+        .expect("root may open it");
+    assert!(again.write_at(b"x", 0).is_err());
+}
+
+#[test]
+fn a_file_larger_than_the_cap_is_refused_also_when_its_size_is_not_known_before() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("large");
+    std::fs::write(&path, vec![0; 1001]).expect("written");
+    let read = |path: &Path, cap| Image::read(File::open(path).expect("there"), path, cap);
+    assert!(read(&path, 1001).is_ok());
+    assert!(matches!(
+        read(&path, 1000).err(),
+        Some(Refusal::TooLarge { size_max_bytes: 1000 })
+    ));
+    // Its metadata says 0 bytes.
+    let path = Path::new("/proc/version");
+    assert!(matches!(
+        read(path, 10).err(),
+        Some(Refusal::TooLarge { size_max_bytes: 10 })
+    ));
+}
+
+#[test]
+fn a_file_that_is_no_library_is_refused_by_the_dynamic_linker_in_its_words() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, content) in [
+        ("empty", &b""[..]),
+        ("text", b"#!/bin/sh\nexit 0\n"),
+        ("half", b"\x7fELF\x02\x01\x01"),
+    ] {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).expect("written");
+        let error = read(&path).link().err().expect("no library");
+        assert!(
+            matches!(&error, Refusal::Link { reason } if !reason.is_empty()),
+            "{name}: {error}"
+        );
+    }
+}
