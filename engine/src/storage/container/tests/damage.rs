@@ -145,7 +145,7 @@ fn a_block_in_the_place_of_another_or_from_another_store_is_an_error() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     /// The last record of the journal is the exception that `journal.rs` tells of.
     #[test]

@@ -276,7 +276,7 @@ fn run_against_a_model(steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
 
     #[test]
     fn pages_are_bytes_that_keep_what_was_written_whatever_grows_or_shrinks(steps in steps()) {
