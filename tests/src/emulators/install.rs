@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 
 const REQUIREMENTS: &str = include_str!("../../emulators/requirements.txt");
 
-/// The variable that names the directory in which environments and logs are kept.
+/// The variable that names the directory in which environments are kept.
 const CACHE_VARIABLE: &str = "KEYSTEAD_CACHE";
 
 /// Written last: an environment without it is not whole.
@@ -77,8 +77,8 @@ fn make(environment: &Path, python: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The directory of environments and logs, made if need be.
-pub(super) fn cache() -> anyhow::Result<PathBuf> {
+/// The directory of environments, made if need be.
+fn cache() -> anyhow::Result<PathBuf> {
     let cache = match std::env::var_os(CACHE_VARIABLE) {
         Some(directory) if !directory.is_empty() => PathBuf::from(directory),
         _ => Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/emulators"),

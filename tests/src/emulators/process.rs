@@ -1,16 +1,17 @@
 //! One emulator's process: started on a free port, ended with its owner.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::install::{cache, last_lines};
+use super::install::last_lines;
 use super::pause_a_moment;
 
 const SERVE: &str = include_str!("../../emulators/serve.py");
@@ -18,11 +19,15 @@ const SERVE: &str = include_str!("../../emulators/serve.py");
 /// Longest wait for the first answer; importing the emulator takes seconds on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How much of a log is looked at for its end.
+const LOG_END_BYTES: u64 = 16 * 1024;
+
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
     port: u16,
-    log: PathBuf,
+    /// Its standard error: a file without a name, so that nothing is left behind.
+    log: File,
     /// The emulator ends when this pipe closes, and the system closes it however this process ends.
     _alive: Option<ChildStdin>,
 }
@@ -30,14 +35,7 @@ pub(super) struct Process {
 impl Process {
     /// Starts the emulator and waits until it takes connections.
     pub(super) fn start(python: &Path, emulator: &str) -> anyhow::Result<Self> {
-        let logs = cache()?.join("logs");
-        fs::create_dir_all(&logs)?;
-        let log = tempfile::Builder::new()
-            .prefix(emulator)
-            .suffix(".log")
-            .tempfile_in(&logs)?
-            .keep()?
-            .1;
+        let log = tempfile::tempfile().context("making a file for its log")?;
         let mut command = Command::new(python);
         command.args(["-c", SERVE, emulator]);
         for (name, _) in std::env::vars_os() {
@@ -49,7 +47,7 @@ impl Process {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(File::options().append(true).open(&log)?)
+            .stderr(log.try_clone()?)
             .spawn()
             .with_context(|| format!("running {}", python.display()))?;
         let alive = child.stdin.take();
@@ -121,8 +119,17 @@ impl Process {
         Ok(())
     }
 
+    /// The end of the log. Read without moving the file's position, which is also the emulator's.
     fn log_end(&self) -> String {
-        last_lines(&fs::read_to_string(&self.log).unwrap_or_default())
+        let length = self.log.metadata().map_or(0, |metadata| metadata.len());
+        let mut end = vec![0; length.min(LOG_END_BYTES) as usize];
+        match self
+            .log
+            .read_exact_at(&mut end, length - length.min(LOG_END_BYTES))
+        {
+            Ok(()) => last_lines(&String::from_utf8_lossy(&end)),
+            Err(error) => format!("(it could not be read: {error})"),
+        }
     }
 }
 
@@ -131,6 +138,5 @@ impl Drop for Process {
         // SIGKILL ends a stopped process, too. That it has ended by itself is no fault.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_file(&self.log);
     }
 }

@@ -1,7 +1,7 @@
 //! A server that answers as a test says, and notes what it was asked. Stands in for KMS and STS where an emulator
 //! cannot be made to fail as the real ones do.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
