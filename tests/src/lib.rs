@@ -1,3 +1,4 @@
 //! What the tests of Keystead share.
 
 pub mod emulators;
+pub mod kms;

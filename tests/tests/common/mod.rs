@@ -1,0 +1,70 @@
+//! A store in a temporary directory, with a simulated KMS behind every backend.
+#![allow(dead_code, reason = "each test file uses its part of this")]
+
+use keystead::{Backend, Organization, Store, StoreOptions};
+use keystead_tests::kms::SimulatedKms;
+use std::path::PathBuf;
+
+pub(crate) struct Bench {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) kms: SimulatedKms,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), kms: SimulatedKms::new() }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.path().join("store.keystead")
+    }
+
+    /// Options with the KMS under two names: the managed one, and the customers'.
+    pub(crate) fn options(&self) -> StoreOptions {
+        Store::options()
+            .backend(Backend::new(self.kms.clone()).named("managed"))
+            .backend(Backend::new(self.kms.clone()).named("customer-kms"))
+            .kms_attempts_max(1)
+    }
+
+    pub(crate) fn create(&self) -> Store {
+        self.options().create(self.path()).unwrap()
+    }
+
+    pub(crate) fn open(&self) -> Store {
+        self.options().open(self.path()).unwrap()
+    }
+}
+
+/// The config of a customer's key in the simulated KMS.
+pub(crate) fn key(name: &str) -> serde_json::Value {
+    serde_json::json!({ "key": name })
+}
+
+/// Puts `count` secrets `s/0` … of one version each.
+pub(crate) fn fill(organization: &Organization, count: u32) {
+    for from in (0..count).step_by(1000) {
+        let mut batch = keystead::Batch::new();
+        for n in from..(from + 1000).min(count) {
+            batch = batch.put(&format!("s/{n}"), value(n)).unwrap();
+        }
+        organization.commit(batch).unwrap();
+    }
+}
+
+pub(crate) fn value(n: u32) -> String {
+    format!("the value of secret {n}")
+}
+
+/// Reads what [`fill`] wrote.
+pub(crate) fn check_filled(organization: &Organization, count: u32) {
+    for n in 0..count {
+        assert_eq!(organization.get(&format!("s/{n}")).unwrap().value, value(n).as_bytes(), "secret {n}");
+    }
+}
+
+/// Nothing is wrong with the store, and every value opens.
+pub(crate) fn assert_sound(store: &Store) {
+    let report = store.verify(keystead::VerifyOptions { open_values: true }, |_| {}).unwrap();
+    assert!(report.is_clean() && report.unopened.is_empty(), "{report:#?}");
+}
