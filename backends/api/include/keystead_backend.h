@@ -216,7 +216,7 @@ typedef struct keystead_backend_open_request {
 typedef struct keystead_backend_status_out {
     uint32_t struct_size;
     uint32_t reserved; /* 0 */
-    keystead_backend_output key_id; /* text; empty where a least-privilege grant does not tell */
+    keystead_backend_output key_id; /* as in wrapped_out, but empty where a least-privilege grant does not tell */
     keystead_backend_output detail; /* text: one line for people; cut to its room */
 } keystead_backend_status_out;
 
@@ -234,7 +234,7 @@ typedef struct keystead_backend_wrapped_out {
     uint32_t struct_size;
     uint32_t reserved; /* 0 */
     keystead_backend_output blob;     /* not empty */
-    keystead_backend_output key_id;   /* text, not empty */
+    keystead_backend_output key_id;   /* text, not empty, without control characters */
     keystead_backend_output metadata; /* may be empty */
 } keystead_backend_wrapped_out;
 

@@ -42,7 +42,8 @@ mod upcalls;
 /// ```
 ///
 /// Not in the backend's own crate, not even behind a feature: an application may link two backends statically, features
-/// are unified over a build, and two definitions of one symbol do not link.
+/// are unified over a build, and two definitions of one symbol do not link. The plugin's crate may deny unsafe code, not
+/// forbid it: the symbol's own attribute counts as unsafe.
 ///
 /// # Examples
 ///

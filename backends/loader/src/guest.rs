@@ -114,7 +114,7 @@ impl Guest {
         result?;
         let wrapped = Wrapped {
             blob: self.loaded.answer(&blob, out.blob.len, "a blob")?.to_vec(),
-            key_id: self.loaded.text(&key_id, out.key_id.len, "a key id")?,
+            key_id: self.loaded.key_id(&key_id, out.key_id.len)?,
             metadata: self
                 .loaded
                 .answer(&metadata, out.metadata.len, "metadata")?
@@ -151,7 +151,7 @@ impl KeyInstance for Guest {
         }
         result?;
         Ok(Status {
-            key_id: self.loaded.text(&key_id, out.key_id.len, "a key id")?,
+            key_id: self.loaded.key_id(&key_id, out.key_id.len)?,
             detail: for_people(self.loaded.answer(&detail, out.detail.len, "a status")?),
         })
     }

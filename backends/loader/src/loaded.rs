@@ -98,13 +98,17 @@ impl Loaded {
         room.answer(len).map_err(|fault| self.fault(fault, what))
     }
 
-    pub(crate) fn text(&self, room: &Room, len: u64, what: &str) -> Result<String, BackendError> {
-        let bytes = self.answer(room, len, what)?;
-        String::from_utf8(bytes.to_vec()).map_err(|_| {
-            self.internal(&format!(
-                "answered {what} that is not UTF-8; report this to the plugin's maker"
-            ))
-        })
+    /// A key id. It is stored and shown to people, so it has no line breaks and no escapes.
+    pub(crate) fn key_id(&self, room: &Room, len: u64) -> Result<String, BackendError> {
+        let bytes = self.answer(room, len, "a key id")?;
+        String::from_utf8(bytes.to_vec())
+            .ok()
+            .filter(|text| !text.contains(char::is_control))
+            .ok_or_else(|| {
+                self.internal(
+                    "answered a key id that is not UTF-8 or has control characters; report this to its maker",
+                )
+            })
     }
 
     /// Makes a call: gives it an error to fill in, and reads that.

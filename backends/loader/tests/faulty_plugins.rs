@@ -237,6 +237,7 @@ fn lengths_beyond_the_room_and_texts_that_are_none_are_internal_errors_of_the_ca
         "wrap claims a key id of everything",
         "wrap claims too long metadata",
         "wrap key id is not UTF-8",
+        "wrap key id has an escape",
         "wrap answers no key id",
         "wrap answers no blob",
     ] {

@@ -192,6 +192,8 @@ static int32_t wrap(keystead_backend_instance *instance, const keystead_backend_
         claim_too_much(&out->metadata);
     } else if (fails(instance, "wrap key id is not UTF-8")) {
         put(&out->key_id, "key/\xFF", 5);
+    } else if (fails(instance, "wrap key id has an escape")) {
+        put(&out->key_id, "k\x1B[1m", 5);
     } else if (fails(instance, "wrap answers no key id")) {
         out->key_id.len = 0;
     } else if (fails(instance, "wrap answers no blob")) {
