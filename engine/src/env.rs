@@ -32,19 +32,26 @@ pub struct SystemEnv {
     started: std::time::Instant,
 }
 
-#[allow(clippy::disallowed_methods, reason = "this is the one place where the system's clock is asked")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the one place where the system's clock is asked"
+)]
 mod system {
     use super::{Duration, Env, SystemEnv};
 
     impl Default for SystemEnv {
         fn default() -> Self {
-            Self { started: std::time::Instant::now() }
+            Self {
+                started: std::time::Instant::now(),
+            }
         }
     }
 
     impl Env for SystemEnv {
         fn now(&self) -> Duration {
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+            std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap_or_default()
         }
 
         fn elapsed(&self) -> Duration {

@@ -82,7 +82,9 @@ pub enum Error {
         path: SecretPath,
     },
     /// The secret has no such version.
-    #[error("secret {path:?} of organization {organization:?} has no version {version}; its latest is {latest}")]
+    #[error(
+        "secret {path:?} of organization {organization:?} has no version {version}; its latest is {latest}"
+    )]
     VersionNotFound {
         /// Whose.
         organization: OrganizationName,
@@ -94,7 +96,9 @@ pub enum Error {
         latest: Version,
     },
     /// The version is deleted; `undelete` brings it back.
-    #[error("version {version} of secret {path:?} of organization {organization:?} is deleted; undelete brings it back")]
+    #[error(
+        "version {version} of secret {path:?} of organization {organization:?} is deleted; undelete brings it back"
+    )]
     VersionDeleted {
         /// Whose.
         organization: OrganizationName,
@@ -104,7 +108,9 @@ pub enum Error {
         version: Version,
     },
     /// The version is destroyed: its data key and its value are gone for good.
-    #[error("version {version} of secret {path:?} of organization {organization:?} is destroyed; nothing brings it back")]
+    #[error(
+        "version {version} of secret {path:?} of organization {organization:?} is destroyed; nothing brings it back"
+    )]
     VersionDestroyed {
         /// Whose.
         organization: OrganizationName,
@@ -114,7 +120,9 @@ pub enum Error {
         version: Version,
     },
     /// `put_if` found another latest version than the one expected.
-    #[error("secret {path:?} of organization {organization:?} is at version {actual}, not {expected}: read it again")]
+    #[error(
+        "secret {path:?} of organization {organization:?} is at version {actual}, not {expected}: read it again"
+    )]
     VersionMismatch {
         /// Whose.
         organization: OrganizationName,
@@ -206,7 +214,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// Another handle, here or in another process, has the store open.
-    #[error("cannot open the store {path:?}: it is open already, here or in another process; one process at a time")]
+    #[error(
+        "cannot open the store {path:?}: it is open already, here or in another process; one process at a time"
+    )]
     AlreadyOpen {
         /// The path.
         path: PathBuf,
@@ -296,7 +306,10 @@ impl Error {
     }
 
     pub(crate) fn damaged(what: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Damaged { what: what.into(), reason: reason.into() }
+        Self::Damaged {
+            what: what.into(),
+            reason: reason.into(),
+        }
     }
 }
 

@@ -66,15 +66,15 @@ pub use keyring::epoch::{Epoch, EpochState, WrappedBy};
 pub use keyring::registry::{Backend, IdentityProvider, IdentityRequest};
 pub use keystead_backend as backend;
 pub use names::{
-    EpochNumber, KeyName, NAME_MAX_BYTES, OrganizationId, OrganizationName, PATH_MAX_BYTES, PATH_SEGMENT_MAX_BYTES,
-    SecretPath, StoreId, Version,
+    EpochNumber, KeyName, NAME_MAX_BYTES, OrganizationId, OrganizationName, PATH_MAX_BYTES,
+    PATH_SEGMENT_MAX_BYTES, SecretPath, StoreId, Version,
 };
 pub use organization::{AuditHead, KeyInfo, Keys, Organization};
 pub use rewrap::{RewrapJob, RewrapPhase, RewrapSource, RewrapState, RewrapStatus};
 pub use secret::stream::{SecretReader, SecretWriter};
 pub use secret::{
-    BATCH_MAX, BATCH_MAX_BYTES, Batch, Expect, LABEL_NAME_MAX_BYTES, LABEL_VALUE_MAX_BYTES, LABELS_MAX, Page, PutOptions,
-    Secret, SecretInfo, VALUE_MAX_BYTES, VersionInfo, VersionState,
+    BATCH_MAX, BATCH_MAX_BYTES, Batch, Expect, LABEL_NAME_MAX_BYTES, LABEL_VALUE_MAX_BYTES, LABELS_MAX, Page,
+    PutOptions, Secret, SecretInfo, VALUE_MAX_BYTES, VersionInfo, VersionState,
 };
 pub use storage::records::{EpochCause, KeyState};
 pub use store::{OrganizationInfo, Store, StoreOptions};

@@ -184,12 +184,20 @@ impl SecretPath {
 }
 
 fn check_path(path: &str) -> Result<(), Error> {
-    let refuse = |reason: String| Err(Error::InvalidPath { path: printable(path), reason });
+    let refuse = |reason: String| {
+        Err(Error::InvalidPath {
+            path: printable(path),
+            reason,
+        })
+    };
     if path.is_empty() {
         return refuse("it is empty".into());
     }
     if path.len() > PATH_MAX_BYTES {
-        return refuse(format!("it has {} bytes; at most {PATH_MAX_BYTES} are allowed", path.len()));
+        return refuse(format!(
+            "it has {} bytes; at most {PATH_MAX_BYTES} are allowed",
+            path.len()
+        ));
     }
     if path.chars().any(char::is_control) {
         return refuse("it contains a control character".into());
@@ -199,7 +207,10 @@ fn check_path(path: &str) -> Result<(), Error> {
             return refuse("it has an empty segment: no '/' at either end, none doubled".into());
         }
         if segment.len() > PATH_SEGMENT_MAX_BYTES {
-            return refuse(format!("a segment has {} bytes; at most {PATH_SEGMENT_MAX_BYTES} are allowed", segment.len()));
+            return refuse(format!(
+                "a segment has {} bytes; at most {PATH_SEGMENT_MAX_BYTES} are allowed",
+                segment.len()
+            ));
         }
         if segment == "." || segment == ".." {
             return refuse("a segment is '.' or '..'".into());
@@ -210,7 +221,12 @@ fn check_path(path: &str) -> Result<(), Error> {
 
 /// A prefix for listing: any beginning of an allowed path, the empty one included.
 pub(crate) fn check_prefix(prefix: &str) -> Result<(), Error> {
-    let refuse = |reason: &str| Err(Error::InvalidPath { path: printable(prefix), reason: reason.into() });
+    let refuse = |reason: &str| {
+        Err(Error::InvalidPath {
+            path: printable(prefix),
+            reason: reason.into(),
+        })
+    };
     if prefix.len() > PATH_MAX_BYTES {
         return refuse("as a prefix it is longer than any path");
     }
@@ -232,7 +248,11 @@ fn check_organization_name(name: &str) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    Err(Error::InvalidName { what: "organization", name: printable(name), reason: reason.into() })
+    Err(Error::InvalidName {
+        what: "organization",
+        name: printable(name),
+        reason: reason.into(),
+    })
 }
 
 fn check_key_name(name: &str) -> Result<(), Error> {
@@ -240,17 +260,28 @@ fn check_key_name(name: &str) -> Result<(), Error> {
         "it is empty"
     } else if name.len() > NAME_MAX_BYTES {
         "it is longer than 128 bytes"
-    } else if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
+    } else if !name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    {
         "only letters, digits, '.', '_' and '-' are allowed"
     } else {
         return Ok(());
     };
-    Err(Error::InvalidName { what: "key", name: printable(name), reason: reason.into() })
+    Err(Error::InvalidName {
+        what: "key",
+        name: printable(name),
+        reason: reason.into(),
+    })
 }
 
 /// Input as it may be shown in a message: control characters replaced, cut at 80 characters.
 pub(crate) fn printable(text: &str) -> String {
-    let mut out: String = text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut out: String = text
+        .chars()
+        .take(80)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
     if text.chars().nth(80).is_some() {
         out.push('…');
     }
@@ -268,7 +299,18 @@ mod tests {
         }
         let long_segment = "x".repeat(129);
         let long_path = vec!["x".repeat(100); 6].join("/");
-        for bad in ["", "/a", "a/", "a//b", ".", "a/../b", "a\nb", "a\0", long_segment.as_str(), long_path.as_str()] {
+        for bad in [
+            "",
+            "/a",
+            "a/",
+            "a//b",
+            ".",
+            "a/../b",
+            "a\nb",
+            "a\0",
+            long_segment.as_str(),
+            long_path.as_str(),
+        ] {
             assert!(bad.parse::<SecretPath>().is_err(), "{bad:?}");
         }
     }

@@ -44,7 +44,12 @@ pub struct Organization {
 
 impl Organization {
     pub(crate) fn new(inner: Arc<Inner>, id: OrganizationId, name: OrganizationName) -> Self {
-        let scope = Scope { core: Arc::clone(&inner.core), org: id, organization: name, by: Arc::default() };
+        let scope = Scope {
+            core: Arc::clone(&inner.core),
+            org: id,
+            organization: name,
+            by: Arc::default(),
+        };
         Self { inner, scope }
     }
 
@@ -79,14 +84,26 @@ impl Organization {
     /// [`Error::InvalidArgument`] when the actor has more than 256 bytes, the reason more than 1,024, or either has
     /// control characters.
     pub fn acting_as(&self, actor: &str, reason: &str) -> Result<Self> {
-        for (what, text, most) in [("an actor", actor, ACTOR_MAX_BYTES), ("a reason", reason, REASON_MAX_BYTES)] {
+        for (what, text, most) in [
+            ("an actor", actor, ACTOR_MAX_BYTES),
+            ("a reason", reason, REASON_MAX_BYTES),
+        ] {
             if text.len() > most || text.chars().any(char::is_control) {
-                return Err(Error::InvalidArgument { what, reason: format!("at most {most} bytes, no control characters") });
+                return Err(Error::InvalidArgument {
+                    what,
+                    reason: format!("at most {most} bytes, no control characters"),
+                });
             }
         }
         let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let by = Attribution { actor: given(actor), reason: given(reason) };
-        Ok(Self { inner: Arc::clone(&self.inner), scope: self.scope.acting(by) })
+        let by = Attribution {
+            actor: given(actor),
+            reason: given(reason),
+        };
+        Ok(Self {
+            inner: Arc::clone(&self.inner),
+            scope: self.scope.acting(by),
+        })
     }
 
     /// Organizations keep their names: audit records and the logs of KMSs refer to them.
@@ -95,7 +112,9 @@ impl Organization {
     ///
     /// Always [`Error::RenameRefused`].
     pub fn rename(&self, _name: &str) -> Result<()> {
-        Err(Error::RenameRefused { name: self.scope.organization.clone() })
+        Err(Error::RenameRefused {
+            name: self.scope.organization.clone(),
+        })
     }
 
     /// Writes a new version of a secret, of 0 bytes to 64 MiB, and returns its number when it is durable.
@@ -278,10 +297,16 @@ impl Organization {
                 wrapped_by: record
                     .wraps
                     .into_iter()
-                    .map(|wrap| WrappedBy { key: wrap.key, kms_key_id: wrap.kms_key_id })
+                    .map(|wrap| WrappedBy {
+                        key: wrap.key,
+                        kms_key_id: wrap.kms_key_id,
+                    })
                     .collect(),
                 opened_at_ms: record.opened.opened_at_ms,
-                opened_by: Attribution { actor: record.opened.actor, reason: record.opened.reason },
+                opened_by: Attribution {
+                    actor: record.opened.actor,
+                    reason: record.opened.reason,
+                },
                 cause: record.opened.cause,
                 references: head.references(number),
                 state,
@@ -314,7 +339,9 @@ impl Organization {
         let running = self.scope.running_job(&*self.scope.snapshot())?;
         match running {
             Some(job) => Ok(RewrapJob::new(self.clone(), Some(job.number))),
-            None => Err(Error::NoJob { organization: self.scope.organization.clone() }),
+            None => Err(Error::NoJob {
+                organization: self.scope.organization.clone(),
+            }),
         }
     }
 
@@ -325,7 +352,12 @@ impl Organization {
     ///
     /// [`Error::Damaged`] where the chain is broken.
     pub fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRecord>> {
-        audit::read(&*self.scope.snapshot(), self.scope.org, after, limit.clamp(1, read::PAGE_MAX))
+        audit::read(
+            &*self.scope.snapshot(),
+            self.scope.org,
+            after,
+            limit.clamp(1, read::PAGE_MAX),
+        )
     }
 
     /// Sequence and hash of the newest audit record: noted elsewhere, they show later that nothing before was changed.
@@ -335,7 +367,10 @@ impl Organization {
     /// Those of reading the store.
     pub fn audit_head(&self) -> Result<AuditHead> {
         let head = self.scope.head(&*self.scope.snapshot())?;
-        Ok(AuditHead { sequence: head.audit_sequence, hash: audit::hex(&head.audit_hash) })
+        Ok(AuditHead {
+            sequence: head.audit_sequence,
+            hash: audit::hex(&head.audit_hash),
+        })
     }
 
     fn job(&self, number: Option<u64>) -> RewrapJob {
@@ -348,7 +383,10 @@ impl Organization {
 
 impl std::fmt::Debug for Organization {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Organization").field("id", &self.scope.org.0).field("name", &self.scope.organization).finish()
+        f.debug_struct("Organization")
+            .field("id", &self.scope.org.0)
+            .field("name", &self.scope.organization)
+            .finish()
     }
 }
 

@@ -1,7 +1,6 @@
 //! What the layers above the storage share: the open store's parts, and one organization's place in it.
 
 use crate::audit::Attribution;
-use crate::crypto::PlaceKey;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::keyring::Keyring;
@@ -57,8 +56,12 @@ impl Scope {
     }
 
     pub(crate) fn head(&self, rows: &impl Rows) -> Result<HeadRecord> {
-        rows.record(&tables::organization(self.org))?
-            .ok_or_else(|| Error::damaged(format!("organization {:?}", self.organization), "its head is missing"))
+        rows.record(&tables::organization(self.org))?.ok_or_else(|| {
+            Error::damaged(
+                format!("organization {:?}", self.organization),
+                "its head is missing",
+            )
+        })
     }
 
     pub(crate) fn put_head(&self, transaction: &mut Transaction<'_>, head: &HeadRecord) -> Result<()> {
@@ -83,13 +86,10 @@ impl Scope {
 
     /// The same organization, acting for somebody else.
     pub(crate) fn acting(&self, by: Attribution) -> Self {
-        Self { by: Arc::new(by), ..self.clone() }
-    }
-}
-
-impl Core {
-    pub(crate) fn place(snapshot: &Snapshot) -> &PlaceKey {
-        snapshot.place()
+        Self {
+            by: Arc::new(by),
+            ..self.clone()
+        }
     }
 }
 

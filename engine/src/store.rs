@@ -129,7 +129,10 @@ impl StoreOptions {
             kms_attempts_max: 3,
             epoch_keys_max: DEFAULT_EPOCH_KEYS_MAX,
             background: true,
-            limits: Limits { wraps_per_epoch_max: WRAPS_PER_EPOCH_MAX, rewrap_batch: REWRAP_BATCH },
+            limits: Limits {
+                wraps_per_epoch_max: WRAPS_PER_EPOCH_MAX,
+                rewrap_batch: REWRAP_BATCH,
+            },
         }
     }
 
@@ -226,7 +229,8 @@ impl StoreOptions {
         let registry = Registry::new(Arc::clone(&env), self.backends.clone(), self.identity.clone())?;
         let file = NewFile::begin(path).map_err(|error| open_failed(path, "creating the file", error))?;
         let committer = self.create_on(file.disk(), &*env, path)?;
-        file.publish().map_err(|error| open_failed(path, "creating the file", error))?;
+        file.publish()
+            .map_err(|error| open_failed(path, "creating the file", error))?;
         self.start(committer, env, registry, path)
     }
 
@@ -279,17 +283,25 @@ impl StoreOptions {
     fn create_on(&self, disk: Arc<dyn Disk>, env: &dyn Env, path: &Path) -> Result<Committer> {
         let mut id = [0; 16];
         env.fill_random(&mut id).map_err(Error::Randomness)?;
-        let container = Container::create(disk, id).map_err(|error| open_failed(path, "creating the file", error))?;
+        let container =
+            Container::create(disk, id).map_err(|error| open_failed(path, "creating the file", error))?;
         Committer::create(container, PlaceKey::of_store(&id), self.cache_bytes)
     }
 
     fn open_on(&self, disk: Arc<dyn Disk>, path: &Path) -> Result<Committer> {
-        let container = Container::open(disk).map_err(|error| open_failed(path, "opening the file", error))?;
+        let container =
+            Container::open(disk).map_err(|error| open_failed(path, "opening the file", error))?;
         let place = PlaceKey::of_store(&container.store_id());
         Committer::open(container, place, self.cache_bytes)
     }
 
-    fn start(self, committer: Committer, env: Arc<dyn Env>, registry: Registry, path: &Path) -> Result<Store> {
+    fn start(
+        self,
+        committer: Committer,
+        env: Arc<dyn Env>,
+        registry: Registry,
+        path: &Path,
+    ) -> Result<Store> {
         let committer = Arc::new(committer);
         let store = StoreId(committer.container().store_id());
         let calls = CallPolicy {
@@ -303,7 +315,13 @@ impl StoreOptions {
             failure_lifetime: Duration::from_secs(1).min(self.key_lifetime / 4),
         };
         let kms = Kms::new(registry, Arc::clone(&env), store, calls);
-        let keyring = Arc::new(Keyring::new(kms, Arc::clone(&env), cache, Arc::clone(&committer), store));
+        let keyring = Arc::new(Keyring::new(
+            kms,
+            Arc::clone(&env),
+            cache,
+            Arc::clone(&committer),
+            store,
+        ));
         let next_organization = committer.snapshot().fact(FACT_NEXT_ORGANIZATION)?.max(1);
         let core = Arc::new(Core {
             env: Arc::clone(&env),
@@ -322,7 +340,9 @@ impl StoreOptions {
             closed: AtomicBool::new(false),
             next_organization: AtomicU32::new(u32::try_from(next_organization).unwrap_or(u32::MAX)),
         };
-        let store = Store { inner: Arc::new(inner) };
+        let store = Store {
+            inner: Arc::new(inner),
+        };
         store.resume()?;
         Ok(store)
     }
@@ -385,7 +405,12 @@ impl Store {
     pub fn create_organization(&self, name: &str) -> Result<Organization> {
         let name: OrganizationName = name.parse()?;
         let core = &self.inner.core;
-        if core.committer.snapshot().record::<OrganizationNameRecord>(name.as_str().as_bytes())?.is_some() {
+        if core
+            .committer
+            .snapshot()
+            .record::<OrganizationNameRecord>(name.as_str().as_bytes())?
+            .is_some()
+        {
             return Err(Error::OrganizationExists { name });
         }
         let id = OrganizationId(self.inner.next_organization.fetch_add(1, Ordering::Relaxed));
@@ -406,7 +431,8 @@ impl Store {
         let derived = derive_wrapping_key(core.store, &key, first, &epoch_key)?;
         let new = NewEpoch::of(first, &key, wrapped, *derived.commitment.as_bytes());
         let cached = Arc::new(EpochKey::new(first, &derived.key));
-        core.committer.submit(move |transaction| write_organization(&scope, transaction, &new))?;
+        core.committer
+            .submit(move |transaction| write_organization(&scope, transaction, &new))?;
         core.keyring.cache.insert((id, first), cached, key.name, began);
         Ok(organization)
     }
@@ -418,10 +444,18 @@ impl Store {
     /// [`Error::InvalidName`], [`Error::OrganizationNotFound`].
     pub fn organization(&self, name: &str) -> Result<Organization> {
         let name: OrganizationName = name.parse()?;
-        let found: Option<OrganizationNameRecord> =
-            self.inner.core.committer.snapshot().record(name.as_str().as_bytes())?;
+        let found: Option<OrganizationNameRecord> = self
+            .inner
+            .core
+            .committer
+            .snapshot()
+            .record(name.as_str().as_bytes())?;
         let record = found.ok_or_else(|| Error::OrganizationNotFound { name: name.clone() })?;
-        Ok(Organization::new(Arc::clone(&self.inner), OrganizationId(record.id), name))
+        Ok(Organization::new(
+            Arc::clone(&self.inner),
+            OrganizationId(record.id),
+            name,
+        ))
     }
 
     /// The organizations behind `after` (a name), by name, at most `limit` (1 to 10,000) a page.
@@ -432,7 +466,10 @@ impl Store {
     pub fn organizations(&self, after: Option<&str>, limit: usize) -> Result<Page<OrganizationInfo>> {
         let snapshot = self.inner.core.committer.snapshot();
         let limit = limit.clamp(1, read::PAGE_MAX);
-        let mut page: Page<OrganizationInfo> = Page { items: Vec::new(), next: None };
+        let mut page: Page<OrganizationInfo> = Page {
+            items: Vec::new(),
+            next: None,
+        };
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_bytes()));
         snapshot.scan(Table::OrganizationNames, from, None, |key, row| {
             if page.items.len() == limit {
@@ -441,10 +478,14 @@ impl Store {
             }
             let index: OrganizationNameRecord = crate::storage::records::decode(snapshot.place(), key, row)?;
             let id = OrganizationId(index.id);
-            let missing = |what| Error::damaged(format!("organization {id}"), format!("its {what} is missing"));
-            let record: OrganizationRecord =
-                snapshot.record(&tables::organization(id))?.ok_or_else(|| missing("record"))?;
-            let head: HeadRecord = snapshot.record(&tables::organization(id))?.ok_or_else(|| missing("head"))?;
+            let missing =
+                |what| Error::damaged(format!("organization {id}"), format!("its {what} is missing"));
+            let record: OrganizationRecord = snapshot
+                .record(&tables::organization(id))?
+                .ok_or_else(|| missing("record"))?;
+            let head: HeadRecord = snapshot
+                .record(&tables::organization(id))?
+                .ok_or_else(|| missing("head"))?;
             page.items.push(OrganizationInfo {
                 id,
                 name: record.name,
@@ -464,7 +505,9 @@ impl Store {
     /// [`Error::Closed`]. What is damaged is in the report, not an error.
     pub fn verify(&self, options: VerifyOptions, progress: impl FnMut(u64)) -> Result<VerifyReport> {
         if self.inner.is_closed() {
-            return Err(Error::Closed { reason: "it was closed".into() });
+            return Err(Error::Closed {
+                reason: "it was closed".into(),
+            });
         }
         verify::verify(&self.inner, options, progress)
     }
@@ -498,7 +541,8 @@ impl Store {
         // Running jobs stand before finished ones.
         snapshot.scan(Table::RewrapJobs, Bound::Unbounded, Some(&[1]), |key, _| {
             let bytes = key.get(1..).and_then(|id| id.try_into().ok());
-            let id = bytes.ok_or_else(|| Error::damaged("a re-wrap job", "its row's key has the wrong length"))?;
+            let id =
+                bytes.ok_or_else(|| Error::damaged("a re-wrap job", "its row's key has the wrong length"))?;
             jobs.push(OrganizationId(u32::from_be_bytes(id)));
             Ok(ControlFlow::Continue(()))
         })?;
@@ -506,7 +550,11 @@ impl Store {
             let record: OrganizationRecord = snapshot
                 .record(&tables::organization(id))?
                 .ok_or_else(|| Error::damaged(format!("organization {id}"), "its record is missing"))?;
-            let organization = Organization::new(Arc::clone(&self.inner), id, OrganizationName::stored(&record.name));
+            let organization = Organization::new(
+                Arc::clone(&self.inner),
+                id,
+                OrganizationName::stored(&record.name),
+            );
             self.inner.wake(organization.scope());
         }
         stream::remove_unfinished(&*snapshot, |key| {
@@ -519,18 +567,36 @@ impl Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("id", &self.inner.core.store).field("path", &self.inner.path).finish()
+        f.debug_struct("Store")
+            .field("id", &self.inner.core.store)
+            .field("path", &self.inner.path)
+            .finish()
     }
 }
 
-fn write_organization(scope: &Scope, transaction: &mut crate::storage::Transaction<'_>, first: &NewEpoch) -> Result<()> {
+fn write_organization(
+    scope: &Scope,
+    transaction: &mut crate::storage::Transaction<'_>,
+    first: &NewEpoch,
+) -> Result<()> {
     let name = scope.organization.as_str();
-    if transaction.record::<OrganizationNameRecord>(name.as_bytes())?.is_some() {
-        return Err(Error::OrganizationExists { name: scope.organization.clone() });
+    if transaction
+        .record::<OrganizationNameRecord>(name.as_bytes())?
+        .is_some()
+    {
+        return Err(Error::OrganizationExists {
+            name: scope.organization.clone(),
+        });
     }
     let at_ms = now_ms(scope.env());
     let key = tables::organization(scope.org);
-    transaction.put_record(&key, &OrganizationRecord { name: name.into(), created_at_ms: at_ms })?;
+    transaction.put_record(
+        &key,
+        &OrganizationRecord {
+            name: name.into(),
+            created_at_ms: at_ms,
+        },
+    )?;
     transaction.put_record(name.as_bytes(), &OrganizationNameRecord { id: scope.org.0 })?;
     let managed = KeyRecord {
         backend: KeyName::MANAGED.into(),
@@ -554,10 +620,23 @@ fn write_organization(scope: &Scope, transaction: &mut crate::storage::Transacti
     let by = Attribution::default();
     let event = AuditEvent::OrganizationCreated { name: name.into() };
     audit::append(transaction, scope.org, &mut head, &by, at_ms, event)?;
-    let place = EpochPlace { env: scope.env(), store: scope.store(), org: scope.org };
-    epoch::open_epoch(transaction, &place, &mut head, first, EpochCause::OrganizationCreated, &by)?;
+    let place = EpochPlace {
+        env: scope.env(),
+        store: scope.store(),
+        org: scope.org,
+    };
+    epoch::open_epoch(
+        transaction,
+        &place,
+        &mut head,
+        first,
+        EpochCause::OrganizationCreated,
+        &by,
+    )?;
     scope.put_head(transaction, &head)?;
-    let next = transaction.fact(FACT_NEXT_ORGANIZATION)?.max(u64::from(scope.org.0) + 1);
+    let next = transaction
+        .fact(FACT_NEXT_ORGANIZATION)?
+        .max(u64::from(scope.org.0) + 1);
     transaction.put_fact(FACT_NEXT_ORGANIZATION, next)
 }
 
@@ -571,7 +650,10 @@ fn open_failed(path: &Path, doing: &'static str, error: ContainerError) -> Error
         | ContainerError::Foreign
         | ContainerError::TooNew { .. }
         | ContainerError::Symlink { .. }
-        | ContainerError::NotRegularFile { .. } => Error::NotAStore { path, reason: error.to_string() },
+        | ContainerError::NotRegularFile { .. } => Error::NotAStore {
+            path,
+            reason: error.to_string(),
+        },
         error => crate::storage::transaction::container_failed(doing, &error),
     }
 }

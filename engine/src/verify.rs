@@ -5,7 +5,9 @@ use crate::error::{Error, Result};
 use crate::names::{EpochNumber, OrganizationId, OrganizationName, SecretPath, Version};
 use crate::organization::Organization;
 use crate::secret::read;
-use crate::storage::records::{self, Body, DataKeyRow, HeaderCheck, HeadRecord, OrganizationRecord, SecretRecord, VersionRow};
+use crate::storage::records::{
+    self, Body, DataKeyRow, HeadRecord, HeaderCheck, OrganizationRecord, SecretRecord, VersionRow,
+};
 use crate::storage::{Rows, Table, tables};
 use crate::store::Inner;
 use serde::Serialize;
@@ -64,8 +66,17 @@ pub struct Problem {
 
 const PROBLEMS_MAX: usize = 10_000;
 
-pub(crate) fn verify(inner: &Arc<Inner>, options: VerifyOptions, progress: impl FnMut(u64)) -> Result<VerifyReport> {
-    let mut verifier = Verifier { inner, options, report: VerifyReport::default(), progress };
+pub(crate) fn verify(
+    inner: &Arc<Inner>,
+    options: VerifyOptions,
+    progress: impl FnMut(u64),
+) -> Result<VerifyReport> {
+    let mut verifier = Verifier {
+        inner,
+        options,
+        report: VerifyReport::default(),
+        progress,
+    };
     verifier.organizations()?;
     Ok(verifier.report)
 }
@@ -83,8 +94,13 @@ impl<P: FnMut(u64)> Verifier<'_, P> {
         let mut found = Vec::new();
         let scanned = snapshot.scan(Table::Organizations, Bound::Unbounded, None, |key, row| {
             let record: OrganizationRecord = records::decode(snapshot.place(), key, row)?;
-            let bytes = key.try_into().map_err(|_| records::damaged(Table::Organizations, "its key has the wrong length"))?;
-            found.push((OrganizationId(u32::from_be_bytes(bytes)), OrganizationName::stored(&record.name)));
+            let bytes = key
+                .try_into()
+                .map_err(|_| records::damaged(Table::Organizations, "its key has the wrong length"))?;
+            found.push((
+                OrganizationId(u32::from_be_bytes(bytes)),
+                OrganizationName::stored(&record.name),
+            ));
             Ok(ControlFlow::Continue(()))
         });
         self.note(None, scanned)?;
@@ -105,10 +121,17 @@ impl<P: FnMut(u64)> Verifier<'_, P> {
         let head = scope.head(&*snapshot)?;
         let index: Option<records::OrganizationNameRecord> = snapshot.record(name.as_str().as_bytes())?;
         if index.is_none_or(|index| index.id != scope.org.0) {
-            self.problem(Some(name), None, None, "its name leads to another organization, or nowhere".into());
+            self.problem(
+                Some(name),
+                None,
+                None,
+                "its name leads to another organization, or nowhere".into(),
+            );
         }
         self.audit(&scope, &*snapshot, &head)?;
-        let epochs = organization.epochs().map(|epochs| self.report.epochs += epochs.len() as u64);
+        let epochs = organization
+            .epochs()
+            .map(|epochs| self.report.epochs += epochs.len() as u64);
         self.note(Some(name), epochs)?;
         let keys = crate::keyring::change::keys(&*snapshot, &scope).map(drop);
         self.note(Some(name), keys)?;
@@ -125,12 +148,20 @@ impl<P: FnMut(u64)> Verifier<'_, P> {
         for live in &head.live_epochs {
             let found = counted.remove(&live.epoch).unwrap_or(0);
             if found != live.references {
-                let what = format!("epoch {} counts {} data keys; {found} refer to it", live.epoch, live.references);
+                let what = format!(
+                    "epoch {} counts {} data keys; {found} refer to it",
+                    live.epoch, live.references
+                );
                 self.problem(Some(name), None, None, what);
             }
         }
         for (epoch, found) in counted {
-            self.problem(Some(name), None, None, format!("{found} data keys refer to epoch {epoch}, which is not live"));
+            self.problem(
+                Some(name),
+                None,
+                None,
+                format!("{found} data keys refer to epoch {epoch}, which is not live"),
+            );
         }
 
         let mut secrets = Vec::new();
@@ -138,7 +169,10 @@ impl<P: FnMut(u64)> Verifier<'_, P> {
         let scanned = snapshot.scan_prefix(Table::Secrets, &prefix, |key, row| {
             let path = std::str::from_utf8(&key[prefix.len()..])
                 .map_err(|_| records::damaged(Table::Secrets, "its path is not UTF-8"))?;
-            secrets.push((SecretPath::stored(path), records::decode::<SecretRecord>(snapshot.place(), key, row)?));
+            secrets.push((
+                SecretPath::stored(path),
+                records::decode::<SecretRecord>(snapshot.place(), key, row)?,
+            ));
             Ok(ControlFlow::Continue(()))
         });
         self.note(Some(name), scanned)?;
@@ -152,7 +186,9 @@ impl<P: FnMut(u64)> Verifier<'_, P> {
             live_versions += self.secret(&scope, &*snapshot, path, secret)?;
         }
         if live_versions != data_keys {
-            let what = format!("there are {data_keys} data keys for {live_versions} versions that are not destroyed");
+            let what = format!(
+                "there are {data_keys} data keys for {live_versions} versions that are not destroyed"
+            );
             self.problem(Some(name), None, None, what);
         }
         Ok(())
@@ -169,14 +205,23 @@ impl<P: FnMut(u64)> Verifier<'_, P> {
         let whole = walked.is_ok();
         self.note(Some(&scope.organization), walked)?;
         if whole && (count != head.audit_sequence || last != head.audit_hash) {
-            let what = format!("its audit trail ends at record {count}; its head says {}", head.audit_sequence);
+            let what = format!(
+                "its audit trail ends at record {count}; its head says {}",
+                head.audit_sequence
+            );
             self.problem(Some(&scope.organization), None, None, what);
         }
         Ok(())
     }
 
     /// Checks the versions of one secret; says how many are not destroyed.
-    fn secret(&mut self, scope: &crate::scope::Scope, rows: &impl Rows, path: &SecretPath, secret: &SecretRecord) -> Result<u64> {
+    fn secret(
+        &mut self,
+        scope: &crate::scope::Scope,
+        rows: &impl Rows,
+        path: &SecretPath,
+        secret: &SecretRecord,
+    ) -> Result<u64> {
         let mut live = 0;
         let mut deleted = 0;
         for number in 1..=secret.latest.get() {
@@ -190,7 +235,9 @@ impl<P: FnMut(u64)> Verifier<'_, P> {
             let problem = match header {
                 Ok(Some(header)) => match (header.body, rows.get_with(Table::DataKeys, &key, |_| Ok(()))?) {
                     (Body::Destroyed { .. }, None) => continue,
-                    (Body::Destroyed { .. }, Some(())) => Some("it is destroyed, but its data key is there".to_owned()),
+                    (Body::Destroyed { .. }, Some(())) => {
+                        Some("it is destroyed, but its data key is there".to_owned())
+                    }
                     (_, None) => Some("its data key is missing".into()),
                     (_, Some(())) => None,
                 },
@@ -230,7 +277,12 @@ impl<P: FnMut(u64)> Verifier<'_, P> {
                     });
                 }
             }
-            Err(error) => self.problem(Some(&scope.organization), Some(path), Some(version), error.to_string()),
+            Err(error) => self.problem(
+                Some(&scope.organization),
+                Some(path),
+                Some(version),
+                error.to_string(),
+            ),
         }
         Ok(())
     }
@@ -247,7 +299,13 @@ impl<P: FnMut(u64)> Verifier<'_, P> {
         }
     }
 
-    fn problem(&mut self, organization: Option<&OrganizationName>, path: Option<&SecretPath>, version: Option<Version>, what: String) {
+    fn problem(
+        &mut self,
+        organization: Option<&OrganizationName>,
+        path: Option<&SecretPath>,
+        version: Option<Version>,
+        what: String,
+    ) {
         if self.report.problems.len() < PROBLEMS_MAX {
             self.report.problems.push(Problem {
                 organization: organization.map(ToString::to_string),

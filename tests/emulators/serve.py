@@ -2,18 +2,23 @@
 
 Usage: serve.py moto|ministack
 
-The first line on standard output is "port N". The process ends when whoever started it goes away, however that
+The first line on standard output that begins with "{" is JSON: "port" for plain HTTP, and from ministack also
+"https_port" and "certificate", the PEM text of a certificate for 127.0.0.1 that is made anew each time. The process ends when whoever started it goes away, however that
 happens: the pipe on its standard input then closes.
 """
 
+import datetime
+import ipaddress
+import json
 import os
 import socket
 import sys
+import tempfile
 import threading
 
 
-def announce(port):
-    print(f"port {port}", flush=True)
+def announce(**facts):
+    print(json.dumps(facts), flush=True)
 
 
 def end_with_parent():
@@ -31,7 +36,7 @@ def serve_moto():
     # Connections stay open between requests, as with AWS.
     WSGIRequestHandler.protocol_version = "HTTP/1.1"
     server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
-    announce(server.server_port)
+    announce(port=server.server_port)
     server.serve_forever()
 
 
@@ -55,15 +60,63 @@ def serve_ministack():
     from hypercorn.config import Config
     from ministack.app import app
 
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(128)
-    port = listener.getsockname()[1]
-    os.environ["GATEWAY_PORT"] = str(port)
+    plain, encrypted = listener(), listener()
+    os.environ["GATEWAY_PORT"] = str(port(plain))
+    certificate, key = self_signed()
     config = Config()
-    config.bind = [f"fd://{listener.fileno()}"]
-    announce(port)
+    config.insecure_bind = [f"fd://{plain.fileno()}"]
+    config.bind = [f"fd://{encrypted.fileno()}"]
+    with tempfile.NamedTemporaryFile() as certfile, tempfile.NamedTemporaryFile() as keyfile:
+        certfile.write(certificate)
+        certfile.flush()
+        keyfile.write(key)
+        keyfile.flush()
+        config.certfile, config.keyfile = certfile.name, keyfile.name
+        # Read here; the files go at the end of the block.
+        context = config.create_ssl_context()
+    config.create_ssl_context = lambda: context
+    announce(port=port(plain), https_port=port(encrypted), certificate=certificate.decode())
     asyncio.run(serve(app, config))
+
+
+def listener():
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(128)
+    return listening
+
+
+def port(listening):
+    return listening.getsockname()[1]
+
+
+def self_signed():
+    """A certificate that only who trusts this very one accepts, and its key, as PEM."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "emulator")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return (
+        certificate.public_bytes(serialization.Encoding.PEM),
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+    )
 
 
 if __name__ == "__main__":

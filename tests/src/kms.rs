@@ -4,8 +4,8 @@
 //! It keeps what it wrapped in a table of its own and hands out tickets, so that it shares no cryptography with the engine.
 
 use keystead_backend::{
-    BackendError, Call, Capabilities, Context, Description, ErrorCode, Host, KeyBackend, KeyInstance, LockedBytes,
-    OpenRequest, Status, Wrapped,
+    BackendError, Call, Capabilities, Context, Description, ErrorCode, Host, KeyBackend, KeyInstance,
+    LockedBytes, OpenRequest, Status, Wrapped,
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -128,11 +128,19 @@ impl SimulatedKms {
     /// Every plaintext that it ever wrapped for this key: what its owner may have kept.
     #[must_use]
     pub fn plaintexts(&self, key: &str) -> Vec<Vec<u8>> {
-        self.lock().wrapped.iter().filter(|entry| entry.key == key).map(|entry| entry.plaintext.clone()).collect()
+        self.lock()
+            .wrapped
+            .iter()
+            .filter(|entry| entry.key == key)
+            .map(|entry| entry.plaintext.clone())
+            .collect()
     }
 
     fn key(&self, name: &str, change: impl FnOnce(&mut Key)) {
-        change(self.lock().keys.entry(name.into()).or_insert(Key { failure: None, version: 1 }));
+        change(self.lock().keys.entry(name.into()).or_insert(Key {
+            failure: None,
+            version: 1,
+        }));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -143,19 +151,37 @@ impl SimulatedKms {
 impl KeyBackend for SimulatedKms {
     fn describe(&self) -> Description {
         let mut description = Description::new("simulated", "1");
-        description.capabilities = Capabilities { binds_context: self.lock().binds_context, ..Capabilities::default() };
+        description.capabilities = Capabilities {
+            binds_context: self.lock().binds_context,
+            ..Capabilities::default()
+        };
         description
     }
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Box<dyn KeyInstance>, BackendError> {
-        let config: serde_json::Value = serde_json::from_str(request.config)
-            .map_err(|error| BackendError::new(ErrorCode::InvalidConfig, format!("the config is not JSON: {error}")))?;
+        let config: serde_json::Value = serde_json::from_str(request.config).map_err(|error| {
+            BackendError::new(
+                ErrorCode::InvalidConfig,
+                format!("the config is not JSON: {error}"),
+            )
+        })?;
         let fields = config.as_object().into_iter().flatten();
         if let Some((unknown, _)) = fields.clone().find(|(name, _)| *name != "key") {
-            return Err(BackendError::new(ErrorCode::InvalidConfig, format!("the field {unknown:?} is not known")));
+            return Err(BackendError::new(
+                ErrorCode::InvalidConfig,
+                format!("the field {unknown:?} is not known"),
+            ));
         }
-        let key = config.get("key").and_then(serde_json::Value::as_str).unwrap_or("managed").to_owned();
-        Ok(Box::new(SimulatedKey { kms: self.clone(), key, _host: request.host }))
+        let key = config
+            .get("key")
+            .and_then(serde_json::Value::as_str)
+            .unwrap_or("managed")
+            .to_owned();
+        Ok(Box::new(SimulatedKey {
+            kms: self.clone(),
+            key,
+            _host: request.host,
+        }))
     }
 }
 
@@ -167,7 +193,10 @@ struct SimulatedKey {
 
 impl SimulatedKey {
     /// Begins a call: latency, planned faults, the key's state. Returns what the call meets beyond a refusal.
-    fn begin(&self, count: impl FnOnce(&mut Calls)) -> Result<(MutexGuard<'_, State>, Option<Fault>, u32), BackendError> {
+    fn begin(
+        &self,
+        count: impl FnOnce(&mut Calls),
+    ) -> Result<(MutexGuard<'_, State>, Option<Fault>, u32), BackendError> {
         let latency = {
             let mut state = self.kms.lock();
             count(&mut state.calls);
@@ -177,11 +206,18 @@ impl SimulatedKey {
             std::thread::sleep(latency);
         }
         let mut state = self.kms.lock();
-        let fault = if state.faults.is_empty() { None } else { Some(state.faults.remove(0)) };
+        let fault = if state.faults.is_empty() {
+            None
+        } else {
+            Some(state.faults.remove(0))
+        };
         if let Some(Fault::Refuse(code)) = fault {
             return Err(self.error(code));
         }
-        let key = state.keys.entry(self.key.clone()).or_insert(Key { failure: None, version: 1 });
+        let key = state.keys.entry(self.key.clone()).or_insert(Key {
+            failure: None,
+            version: 1,
+        });
         if let Some(code) = key.failure {
             return Err(self.error(code));
         }
@@ -197,7 +233,10 @@ impl SimulatedKey {
 impl KeyInstance for SimulatedKey {
     fn status(&self, _call: &Call) -> Result<Status, BackendError> {
         let (_state, _, version) = self.begin(|_| {})?;
-        Ok(Status { key_id: format!("{}/{version}", self.key), detail: "simulated".into() })
+        Ok(Status {
+            key_id: format!("{}/{version}", self.key),
+            detail: "simulated".into(),
+        })
     }
 
     fn wrap(&self, _call: &Call, context: &Context, plaintext: &[u8]) -> Result<Wrapped, BackendError> {
@@ -216,14 +255,28 @@ impl KeyInstance for SimulatedKey {
             Some(Fault::OversizedBlob(bytes)) => blob.resize(bytes, 0),
             _ => {}
         }
-        Ok(Wrapped { blob, key_id: format!("{}/{version}", self.key), metadata: vec![1] })
+        Ok(Wrapped {
+            blob,
+            key_id: format!("{}/{version}", self.key),
+            metadata: vec![1],
+        })
     }
 
-    fn unwrap(&self, _call: &Call, context: &Context, wrapped: &Wrapped) -> Result<LockedBytes, BackendError> {
+    fn unwrap(
+        &self,
+        _call: &Call,
+        context: &Context,
+        wrapped: &Wrapped,
+    ) -> Result<LockedBytes, BackendError> {
         let (state, fault, _) = self.begin(|calls| calls.unwraps += 1)?;
-        let ticket = wrapped.blob.strip_prefix(b"ticket:").and_then(|ticket| ticket.try_into().ok());
+        let ticket = wrapped
+            .blob
+            .strip_prefix(b"ticket:")
+            .and_then(|ticket| ticket.try_into().ok());
         let ticket = ticket.ok_or_else(|| self.error(ErrorCode::InvalidCiphertext))?;
-        let entry = usize::try_from(u64::from_le_bytes(ticket)).ok().and_then(|ticket| state.wrapped.get(ticket));
+        let entry = usize::try_from(u64::from_le_bytes(ticket))
+            .ok()
+            .and_then(|ticket| state.wrapped.get(ticket));
         let entry = entry.ok_or_else(|| self.error(ErrorCode::InvalidCiphertext))?;
         if entry.key != self.key || wrapped.key_id != format!("{}/{}", entry.key, entry.version) {
             return Err(self.error(ErrorCode::WrongKey));

@@ -19,8 +19,14 @@ fn what_is_put_is_read_back_latest_and_by_version_also_after_reopening() {
     assert_eq!(acme.put("prod/db/password", b"two").unwrap(), version(2));
     let check = |acme: &keystead::Organization| {
         let latest = acme.get("prod/db/password").unwrap();
-        assert_eq!((latest.value.as_slice(), latest.version), (&b"two"[..], version(2)));
-        assert_eq!(acme.get_version("prod/db/password", version(1)).unwrap().value, b"one");
+        assert_eq!(
+            (latest.value.as_slice(), latest.version),
+            (&b"two"[..], version(2))
+        );
+        assert_eq!(
+            acme.get_version("prod/db/password", version(1)).unwrap().value,
+            b"one"
+        );
     };
     check(&acme);
     drop((store, acme));
@@ -34,14 +40,31 @@ fn values_of_every_size_are_read_back_whole_and_as_a_stream() {
     let bench = Bench::new();
     let store = bench.create();
     let acme = store.create_organization("acme").unwrap();
-    let sizes = [0, 1, 1024, 16_384, 16_385, 65_407, 65_408, 65_409, 200_000, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5_000_000];
+    let sizes = [
+        0,
+        1,
+        1024,
+        16_384,
+        16_385,
+        65_407,
+        65_408,
+        65_409,
+        200_000,
+        (1 << 20) - 1,
+        1 << 20,
+        (1 << 20) + 1,
+        5_000_000,
+    ];
     for size in sizes {
         let value: Vec<u8> = (0..size).map(|n| (n * 31 + n / 256) as u8).collect();
         let path = format!("size/{size}");
         acme.put(&path, &value).unwrap();
         assert!(acme.get(&path).unwrap().value == value[..], "{size}");
         let mut streamed = Vec::new();
-        acme.reader(&path, None).unwrap().read_to_end(&mut streamed).unwrap();
+        acme.reader(&path, None)
+            .unwrap()
+            .read_to_end(&mut streamed)
+            .unwrap();
         assert!(streamed == value, "{size}");
         assert_eq!(acme.history(&path, None, 10).unwrap()[0].size_bytes, size as u64);
     }
@@ -69,7 +92,10 @@ fn a_value_of_64_mib_is_the_largest() {
     drop(writer);
     assert!(matches!(acme.get("too/large"), Err(Error::SecretNotFound { .. })));
     let large = vec![0; (64 << 20) + 1];
-    assert!(matches!(acme.put("too/large", large), Err(Error::TooLarge { .. })));
+    assert!(matches!(
+        acme.put("too/large", large),
+        Err(Error::TooLarge { .. })
+    ));
     assert_sound(&store);
 }
 
@@ -93,12 +119,20 @@ fn put_if_goes_through_only_at_the_expected_version() {
     let acme = store.create_organization("acme").unwrap();
     assert!(matches!(
         acme.put_if("a", Expect::from_number(1), b"x"),
-        Err(Error::VersionMismatch { expected: 1, actual: 0, .. })
+        Err(Error::VersionMismatch {
+            expected: 1,
+            actual: 0,
+            ..
+        })
     ));
     acme.put_if("a", Expect::New, b"one").unwrap();
     assert!(matches!(
         acme.put_if("a", Expect::New, b"x"),
-        Err(Error::VersionMismatch { expected: 0, actual: 1, .. })
+        Err(Error::VersionMismatch {
+            expected: 0,
+            actual: 1,
+            ..
+        })
     ));
     acme.put_if("a", Expect::Version(version(1)), b"two").unwrap();
     assert_eq!(acme.get("a").unwrap().value, b"two");
@@ -117,7 +151,10 @@ fn of_eight_threads_that_expect_the_same_version_one_wins() {
                     threads.spawn(move || acme.put_if("raced", Expect::from_number(round), [thread]).is_ok())
                 })
                 .collect();
-            racing.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum()
+            racing
+                .into_iter()
+                .map(|thread| usize::from(thread.join().unwrap()))
+                .sum()
         });
         assert_eq!(wins, 1);
     }
@@ -129,14 +166,23 @@ fn a_batch_is_there_whole_or_not_at_all() {
     let bench = Bench::new();
     let store = bench.create();
     let acme = store.create_organization("acme").unwrap();
-    let batch = Batch::new().put("a", "1").unwrap().put("b", "1").unwrap().put("a", "2").unwrap();
+    let batch = Batch::new()
+        .put("a", "1")
+        .unwrap()
+        .put("b", "1")
+        .unwrap()
+        .put("a", "2")
+        .unwrap();
     assert_eq!(acme.commit(batch).unwrap(), [version(1), version(1), version(2)]);
     let failing = Batch::new()
         .put("c", "1")
         .unwrap()
         .put_with("a", "3", PutOptions::new().expect(Expect::Version(version(1))))
         .unwrap();
-    assert!(matches!(acme.commit(failing), Err(Error::VersionMismatch { actual: 2, .. })));
+    assert!(matches!(
+        acme.commit(failing),
+        Err(Error::VersionMismatch { actual: 2, .. })
+    ));
     assert!(acme.get("c").unwrap_err().is_not_found());
     let in_order = Batch::new()
         .put_with("d", "1", PutOptions::new().expect(Expect::New))
@@ -152,13 +198,18 @@ fn labels_and_content_type_stand_beside_a_value() {
     let bench = Bench::new();
     let store = bench.create();
     let acme = store.create_organization("acme").unwrap();
-    let options = PutOptions::new().label("owner", "team-db").content_type("text/plain");
+    let options = PutOptions::new()
+        .label("owner", "team-db")
+        .content_type("text/plain");
     acme.put_with("a", b"x", options).unwrap();
     let secret = acme.get("a").unwrap();
     assert_eq!(secret.labels["owner"], "team-db");
     assert_eq!(secret.content_type.as_deref(), Some("text/plain"));
     let too_many = (0..65).fold(PutOptions::new(), |options, n| options.label(format!("l{n}"), ""));
-    assert!(matches!(acme.put_with("a", b"x", too_many), Err(Error::InvalidArgument { .. })));
+    assert!(matches!(
+        acme.put_with("a", b"x", too_many),
+        Err(Error::InvalidArgument { .. })
+    ));
 }
 
 #[test]
@@ -203,12 +254,32 @@ fn a_deleted_version_comes_back_and_a_destroyed_one_does_not() {
     assert_eq!(acme.get("a").unwrap().value, b"two");
     acme.delete("a", version(1)).unwrap();
     acme.destroy("a", version(1)).unwrap();
-    assert!(matches!(acme.get_version("a", version(1)), Err(Error::VersionDestroyed { .. })));
-    assert!(matches!(acme.undelete("a", version(1)), Err(Error::VersionDestroyed { .. })));
-    assert!(matches!(acme.destroy("a", version(1)), Err(Error::VersionDestroyed { .. })));
-    assert!(matches!(acme.delete("a", version(3)), Err(Error::VersionNotFound { .. })));
-    let states: Vec<_> = acme.history("a", None, 10).unwrap().into_iter().map(|info| info.state).collect();
-    assert!(matches!(states[..], [VersionState::Destroyed { .. }, VersionState::Live]));
+    assert!(matches!(
+        acme.get_version("a", version(1)),
+        Err(Error::VersionDestroyed { .. })
+    ));
+    assert!(matches!(
+        acme.undelete("a", version(1)),
+        Err(Error::VersionDestroyed { .. })
+    ));
+    assert!(matches!(
+        acme.destroy("a", version(1)),
+        Err(Error::VersionDestroyed { .. })
+    ));
+    assert!(matches!(
+        acme.delete("a", version(3)),
+        Err(Error::VersionNotFound { .. })
+    ));
+    let states: Vec<_> = acme
+        .history("a", None, 10)
+        .unwrap()
+        .into_iter()
+        .map(|info| info.state)
+        .collect();
+    assert!(matches!(
+        states[..],
+        [VersionState::Destroyed { .. }, VersionState::Live]
+    ));
     assert_eq!(acme.epochs().unwrap()[0].references, 1);
     assert_sound(&store);
 }
@@ -242,11 +313,17 @@ fn retention_keeps_the_newest_versions() {
     assert_eq!(acme.get_version("a", version(1)).unwrap().value, [0]);
     acme.put("a", [5]).unwrap();
     for destroyed in 1..=4 {
-        assert!(matches!(acme.get_version("a", version(destroyed)), Err(Error::VersionDestroyed { .. })));
+        assert!(matches!(
+            acme.get_version("a", version(destroyed)),
+            Err(Error::VersionDestroyed { .. })
+        ));
     }
     assert_eq!(acme.get_version("a", version(5)).unwrap().value, [4]);
     assert_eq!(acme.epochs().unwrap()[0].references, 2);
-    assert!(matches!(acme.set_retention("a", Some(0)), Err(Error::InvalidArgument { .. })));
+    assert!(matches!(
+        acme.set_retention("a", Some(0)),
+        Err(Error::InvalidArgument { .. })
+    ));
     assert_sound(&store);
 }
 
@@ -257,9 +334,18 @@ fn organizations_have_stable_ids_unique_names_and_are_not_renamed() {
     let acme = store.create_organization("acme").unwrap();
     let other = store.create_organization("other").unwrap();
     assert_ne!(acme.id(), other.id());
-    assert!(matches!(store.create_organization("acme"), Err(Error::OrganizationExists { .. })));
-    assert!(matches!(store.organization("nobody"), Err(Error::OrganizationNotFound { .. })));
-    assert!(matches!(acme.rename("umbrella"), Err(Error::RenameRefused { .. })));
+    assert!(matches!(
+        store.create_organization("acme"),
+        Err(Error::OrganizationExists { .. })
+    ));
+    assert!(matches!(
+        store.organization("nobody"),
+        Err(Error::OrganizationNotFound { .. })
+    ));
+    assert!(matches!(
+        acme.rename("umbrella"),
+        Err(Error::RenameRefused { .. })
+    ));
     acme.put("a", "acme's").unwrap();
     assert!(other.get("a").unwrap_err().is_not_found());
     let (acme_id, other_id) = (acme.id(), other.id());
@@ -268,7 +354,13 @@ fn organizations_have_stable_ids_unique_names_and_are_not_renamed() {
     assert_eq!(store.organization("acme").unwrap().id(), acme_id);
     let third = store.create_organization("third").unwrap();
     assert!(third.id() > other_id);
-    let names: Vec<_> = store.organizations(None, 10).unwrap().items.into_iter().map(|info| info.name).collect();
+    let names: Vec<_> = store
+        .organizations(None, 10)
+        .unwrap()
+        .items
+        .into_iter()
+        .map(|info| info.name)
+        .collect();
     assert_eq!(names, ["acme", "other", "third"]);
 }
 
@@ -276,13 +368,20 @@ fn organizations_have_stable_ids_unique_names_and_are_not_renamed() {
 fn every_change_is_in_the_audit_trail_with_who_and_why() {
     let bench = Bench::new();
     let store = bench.create();
-    let acme = store.create_organization("acme").unwrap().acting_as("alice@acme", "ticket 4711").unwrap();
+    let acme = store
+        .create_organization("acme")
+        .unwrap()
+        .acting_as("alice@acme", "ticket 4711")
+        .unwrap();
     acme.put("a", "x").unwrap();
     acme.delete("a", version(1)).unwrap();
     acme.undelete("a", version(1)).unwrap();
     acme.destroy("a", version(1)).unwrap();
     let records = acme.audit(0, 100).unwrap();
-    let events: Vec<_> = records.iter().map(|record| format!("{:?}", record.event)).collect();
+    let events: Vec<_> = records
+        .iter()
+        .map(|record| format!("{:?}", record.event))
+        .collect();
     for (event, expected) in events.iter().zip([
         "OrganizationCreated",
         "EpochOpened",
@@ -307,6 +406,9 @@ fn no_secret_shows_in_debug_output() {
     acme.put("a", "CANARY-VALUE").unwrap();
     let secret = acme.get("a").unwrap();
     let batch = Batch::new().put("b", "CANARY-VALUE").unwrap();
-    let shown = format!("{store:?} {acme:?} {secret:?} {batch:?} {:?}", acme.writer("c", PutOptions::new()).unwrap());
+    let shown = format!(
+        "{store:?} {acme:?} {secret:?} {batch:?} {:?}",
+        acme.writer("c", PutOptions::new()).unwrap()
+    );
     assert!(!shown.contains("CANARY"), "{shown}");
 }

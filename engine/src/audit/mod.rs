@@ -178,7 +178,11 @@ pub(crate) fn append(
     at_ms: u64,
     event: AuditEvent,
 ) -> Result<()> {
-    let body = Body { at_ms, by: by.clone(), event };
+    let body = Body {
+        at_ms,
+        by: by.clone(),
+        event,
+    };
     let mut row = postcard::to_extend(&body, vec![RECORD_FORMAT]).expect("events encode into memory");
     let sequence = head.audit_sequence + 1;
     let key = tables::audit(org, sequence);
@@ -191,13 +195,22 @@ pub(crate) fn append(
 }
 
 /// Reads at most `limit` records behind `after`, checking that each one chains to the one before it.
-pub(crate) fn read(rows: &impl Rows, org: OrganizationId, after: u64, limit: usize) -> Result<Vec<AuditRecord>> {
+pub(crate) fn read(
+    rows: &impl Rows,
+    org: OrganizationId,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<AuditRecord>> {
     let mut records = Vec::new();
     walk(rows, org, after, |record, _| {
         if records.len() < limit {
             records.push(record);
         }
-        Ok(if records.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        Ok(if records.len() < limit {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        })
     })?;
     Ok(records)
 }
@@ -214,13 +227,21 @@ pub(crate) fn walk(
         0 => [0; HASH_BYTES],
         after => rows
             .get_with(Table::Audit, &tables::audit(org, after), |row| Ok(split(row)?.1))?
-            .ok_or_else(|| Error::InvalidArgument { what: "the audit sequence", reason: format!("there is no record {after}") })?,
+            .ok_or_else(|| Error::InvalidArgument {
+                what: "the audit sequence",
+                reason: format!("there is no record {after}"),
+            })?,
     };
     let from = tables::audit(org, after + 1);
     let to = tables::after_prefix(&tables::organization(org));
     rows.scan(Table::Audit, Bound::Included(&from), to.as_deref(), |key, row| {
         sequence += 1;
-        let broken = |reason: &str| Err(Error::damaged(format!("audit record {sequence} of organization {org}"), reason));
+        let broken = |reason: &str| {
+            Err(Error::damaged(
+                format!("audit record {sequence} of organization {org}"),
+                reason,
+            ))
+        };
         if key != tables::audit(org, sequence) {
             return broken("it is missing");
         }
@@ -231,14 +252,26 @@ pub(crate) fn walk(
         previous = hash;
         let body: Body = postcard::from_bytes(&bytes[1..])
             .map_err(|error| damaged(Table::Audit, &format!("it does not decode: {error}")))?;
-        visit(AuditRecord { sequence, at_ms: body.at_ms, by: body.by, event: body.event, hash: hex(&hash) }, hash)
+        visit(
+            AuditRecord {
+                sequence,
+                at_ms: body.at_ms,
+                by: body.by,
+                event: body.event,
+                hash: hex(&hash),
+            },
+            hash,
+        )
     })
 }
 
 fn split(row: &[u8]) -> Result<(&[u8], [u8; HASH_BYTES])> {
     match row.split_last_chunk::<HASH_BYTES>() {
         Some((bytes, hash)) if bytes.first() == Some(&RECORD_FORMAT) => Ok((bytes, *hash)),
-        _ => Err(damaged(Table::Audit, "it is too short, or its format is not known to this version")),
+        _ => Err(damaged(
+            Table::Audit,
+            "it is too short, or its format is not known to this version",
+        )),
     }
 }
 

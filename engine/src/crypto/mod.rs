@@ -18,8 +18,8 @@ mod stream;
 
 pub(crate) use aead::{Cipher, TAG_LEN};
 pub(crate) use derive::{
-    AUDIT_CHAIN, CONTENT_KEY, Commitment, Derived, EPOCH_CHAIN, EPOCH_WRAPPING_KEY,
-    PlaceKey, chain_hash, context_hash, derive_pair, place_tag,
+    AUDIT_CHAIN, CONTENT_KEY, Commitment, Derived, EPOCH_CHAIN, EPOCH_WRAPPING_KEY, PlaceKey, chain_hash,
+    context_hash, derive_pair, place_tag,
 };
 pub use secret_bytes::SecretBytes;
 pub(crate) use stream::chunk_nonce;

@@ -43,7 +43,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::crypto::{Cipher, OpenFailed};
+    use crate::crypto::Cipher;
+    use crate::crypto::aead::OpenFailed;
 
     /// Opens the chunks as a reader does that meets them in this order, the last one as the last.
     fn open_stream(cipher: &Cipher, chunks: &[Vec<u8>]) -> Result<Vec<u8>, OpenFailed> {

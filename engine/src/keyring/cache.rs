@@ -30,11 +30,17 @@ pub(crate) struct EpochKey {
 
 impl EpochKey {
     pub(crate) fn new(epoch: EpochNumber, wrapping: &[u8; 32]) -> Self {
-        Self { epoch, wrapping: LockedBytes::copy_from(wrapping) }
+        Self {
+            epoch,
+            wrapping: LockedBytes::copy_from(wrapping),
+        }
     }
 
     pub(crate) fn wrapping_key(&self) -> &[u8; 32] {
-        self.wrapping.as_slice().try_into().expect("it was made of 32 bytes")
+        self.wrapping
+            .as_slice()
+            .try_into()
+            .expect("it was made of 32 bytes")
     }
 }
 
@@ -65,11 +71,16 @@ struct Instant {
 
 impl Instant {
     fn now(env: &dyn Env) -> Self {
-        Self { elapsed: env.elapsed(), wall: env.now() }
+        Self {
+            elapsed: env.elapsed(),
+            wall: env.now(),
+        }
     }
 
     fn age(self, now: Self) -> Duration {
-        now.elapsed.saturating_sub(self.elapsed).max(now.wall.saturating_sub(self.wall))
+        now.elapsed
+            .saturating_sub(self.elapsed)
+            .max(now.wall.saturating_sub(self.wall))
     }
 }
 
@@ -118,7 +129,12 @@ struct KeeperState {
 
 impl EpochKeyCache {
     pub(crate) fn new(env: Arc<dyn Env>, policy: CachePolicy) -> Arc<Self> {
-        Arc::new(Self { env, policy, entries: RwLock::default(), keeper: Arc::default() })
+        Arc::new(Self {
+            env,
+            policy,
+            entries: RwLock::default(),
+            keeper: Arc::default(),
+        })
     }
 
     pub(crate) fn now(&self) -> Unwrapped {
@@ -134,7 +150,9 @@ impl EpochKeyCache {
                 Some(entry) => {
                     let age = entry.unwrapped.age(now);
                     let waits = entry.refreshing
-                        || entry.refresh_failed.is_some_and(|at| at.age(now) < self.policy.failure_lifetime);
+                        || entry
+                            .refresh_failed
+                            .is_some_and(|at| at.age(now) < self.policy.failure_lifetime);
                     if age < self.policy.lifetime / 2 || (waits && age < self.policy.lifetime) {
                         return Lookup::Cached(Arc::clone(&entry.key));
                     }
@@ -148,26 +166,49 @@ impl EpochKeyCache {
             }
         }
         let mut entries = self.write();
-        let Some(entry) = entries.keys.get_mut(&id) else { return Lookup::Missing };
+        let Some(entry) = entries.keys.get_mut(&id) else {
+            return Lookup::Missing;
+        };
         if entry.unwrapped.age(now) >= self.policy.lifetime {
             entries.remove(id);
             return Lookup::Missing;
         }
         let first = !std::mem::replace(&mut entry.refreshing, true);
         let key = Arc::clone(&entry.key);
-        if first { Lookup::Aging(key) } else { Lookup::Cached(key) }
+        if first {
+            Lookup::Aging(key)
+        } else {
+            Lookup::Cached(key)
+        }
     }
 
     /// Keeps a key whose unwrapping by `kms_key` began at `unwrapped`.
-    pub(crate) fn insert(self: &Arc<Self>, id: EpochId, key: Arc<EpochKey>, kms_key: KeyName, unwrapped: Unwrapped) {
+    pub(crate) fn insert(
+        self: &Arc<Self>,
+        id: EpochId,
+        key: Arc<EpochKey>,
+        kms_key: KeyName,
+        unwrapped: Unwrapped,
+    ) {
         let mut entries = self.write();
         entries.failures.remove(&id);
         entries.remove(id);
         while entries.order.len() >= self.policy.entries_max {
-            let Some(oldest) = entries.order.front().copied() else { break };
+            let Some(oldest) = entries.order.front().copied() else {
+                break;
+            };
             entries.remove(oldest);
         }
-        entries.keys.insert(id, Entry { key, kms_key, unwrapped: unwrapped.0, refreshing: false, refresh_failed: None });
+        entries.keys.insert(
+            id,
+            Entry {
+                key,
+                kms_key,
+                unwrapped: unwrapped.0,
+                refreshing: false,
+                refresh_failed: None,
+            },
+        );
         entries.order.push_back(id);
         drop(entries);
         self.start_keeper();
@@ -201,16 +242,14 @@ impl EpochKeyCache {
         if entries.failures.len() >= self.policy.entries_max {
             entries.failures.clear();
         }
-        entries.failures.insert(id, Failure { kms_key: kms_key.clone(), error: error.clone(), at: now });
-    }
-
-    /// Says which KMS key answers for an epoch's key from now on; its lifetime stays what it was.
-    pub(crate) fn handed_over(&self, id: EpochId, kms_key: &KeyName) {
-        let mut entries = self.write();
-        entries.failures.remove(&id);
-        if let Some(entry) = entries.keys.get_mut(&id) {
-            entry.kms_key = kms_key.clone();
-        }
+        entries.failures.insert(
+            id,
+            Failure {
+                kms_key: kms_key.clone(),
+                error: error.clone(),
+                at: now,
+            },
+        );
     }
 
     pub(crate) fn evict(&self, id: EpochId) {
@@ -226,7 +265,11 @@ impl EpochKeyCache {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).keys.len()
+        self.entries
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys
+            .len()
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Entries> {
@@ -237,7 +280,10 @@ impl EpochKeyCache {
         let now = Instant::now(&*self.env);
         let mut entries = self.write();
         while let Some(oldest) = entries.order.front().copied() {
-            let age = entries.keys.get(&oldest).map_or(self.policy.lifetime, |entry| entry.unwrapped.age(now));
+            let age = entries
+                .keys
+                .get(&oldest)
+                .map_or(self.policy.lifetime, |entry| entry.unwrapped.age(now));
             if age < self.policy.lifetime {
                 return Some(self.policy.lifetime - age);
             }
@@ -252,7 +298,9 @@ impl EpochKeyCache {
             return;
         }
         let (cache, keeper) = (Arc::downgrade(self), Arc::clone(&self.keeper));
-        let spawned = std::thread::Builder::new().name("keystead-keeper".into()).spawn(move || keep(&cache, &keeper));
+        let spawned = std::thread::Builder::new()
+            .name("keystead-keeper".into())
+            .spawn(move || keep(&cache, &keeper));
         // Without the thread a key is still not used beyond its lifetime; it only stays in memory until it is asked for.
         state.running = spawned.is_ok();
     }
@@ -265,7 +313,12 @@ fn keep(cache: &Weak<EpochKeyCache>, keeper: &Keeper) {
         let mut state = keeper.state.lock().unwrap_or_else(PoisonError::into_inner);
         match next {
             Some(next) if !state.stop => {
-                drop(keeper.wake.wait_timeout(state, next).unwrap_or_else(PoisonError::into_inner));
+                drop(
+                    keeper
+                        .wake
+                        .wait_timeout(state, next)
+                        .unwrap_or_else(PoisonError::into_inner),
+                );
             }
             _ => {
                 state.running = false;
@@ -282,7 +335,11 @@ fn keep(cache: &Weak<EpochKeyCache>, keeper: &Keeper) {
 
 impl Drop for EpochKeyCache {
     fn drop(&mut self) {
-        self.keeper.state.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
+        self.keeper
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stop = true;
         self.keeper.wake.notify_all();
     }
 }

@@ -53,7 +53,9 @@ struct Fate {
 
 impl CallPool {
     pub(crate) fn new() -> Self {
-        Self { shared: Arc::default() }
+        Self {
+            shared: Arc::default(),
+        }
     }
 
     /// Runs `call` on a thread of the pool and waits for its answer until `timeout` and a moment longer. `interrupt` is
@@ -67,7 +69,12 @@ impl CallPool {
     ) -> Result<T, BackendError> {
         let (answer, answered) = mpsc::sync_channel(1);
         let fate = self.start(move || drop(answer.send(call())))?;
-        let overrun = |_| BackendError::new(ErrorCode::Timeout, format!("no answer within {} ms", timeout.as_millis()));
+        let overrun = |_| {
+            BackendError::new(
+                ErrorCode::Timeout,
+                format!("no answer within {} ms", timeout.as_millis()),
+            )
+        };
         match answered.recv_timeout(timeout + OVERRUN_MAX) {
             Ok(result) => return result,
             Err(mpsc::RecvTimeoutError::Disconnected) => {
@@ -86,27 +93,28 @@ impl CallPool {
         }
     }
 
-    /// Runs `task` on a thread of the pool, some time soon.
-    pub(crate) fn spawn(&self, task: impl FnOnce() + Send + 'static) {
-        if let Err(error) = self.start(task) {
-            tracing::warn!(%error, "a background call to a backend was not made");
-        }
-    }
-
     fn start(&self, run: impl FnOnce() + Send + 'static) -> Result<Arc<Fate>, BackendError> {
         let fate = Arc::new(Fate::default());
         let mut state = self.shared.lock();
-        state.tasks.push_back(Task { run: Box::new(run), fate: Arc::clone(&fate) });
+        state.tasks.push_back(Task {
+            run: Box::new(run),
+            fate: Arc::clone(&fate),
+        });
         if state.idle >= state.tasks.len() {
             self.shared.work.notify_one();
         } else if state.threads < THREADS_MAX && state.abandoned < ABANDONED_MAX {
             let shared = Arc::clone(&self.shared);
-            let spawned = std::thread::Builder::new().name("keystead-kms".into()).spawn(move || work(&shared));
+            let spawned = std::thread::Builder::new()
+                .name("keystead-kms".into())
+                .spawn(move || work(&shared));
             match spawned {
                 Ok(_) => state.threads += 1,
                 Err(error) if state.threads == 0 => {
                     state.tasks.pop_back();
-                    return Err(BackendError::new(ErrorCode::Internal, format!("cannot start a thread: {error}")));
+                    return Err(BackendError::new(
+                        ErrorCode::Internal,
+                        format!("cannot start a thread: {error}"),
+                    ));
                 }
                 Err(_) => {}
             }
@@ -141,8 +149,10 @@ fn work(shared: &Shared) {
     loop {
         let Some(task) = state.tasks.pop_front() else {
             state.idle += 1;
-            let (woken, timeout) =
-                shared.work.wait_timeout(state, IDLE_MAX).unwrap_or_else(PoisonError::into_inner);
+            let (woken, timeout) = shared
+                .work
+                .wait_timeout(state, IDLE_MAX)
+                .unwrap_or_else(PoisonError::into_inner);
             state = woken;
             state.idle -= 1;
             if timeout.timed_out() && state.tasks.is_empty() {
@@ -178,14 +188,21 @@ mod tests {
         let interrupted = AtomicBool::new(false);
         let cancel = CancelFlag::default();
         let error = pool
-            .run(Duration::from_millis(20), &cancel, || interrupted.store(true, Ordering::SeqCst), move || {
-                held.recv().ok();
-                Ok(())
-            })
+            .run(
+                Duration::from_millis(20),
+                &cancel,
+                || interrupted.store(true, Ordering::SeqCst),
+                move || {
+                    held.recv().ok();
+                    Ok(())
+                },
+            )
             .unwrap_err();
         assert_eq!(error.code, ErrorCode::Timeout);
         assert!(interrupted.load(Ordering::SeqCst) && cancel.is_cancelled());
-        let second = pool.run(Duration::from_secs(5), &CancelFlag::default(), || {}, || Ok(7)).unwrap();
+        let second = pool
+            .run(Duration::from_secs(5), &CancelFlag::default(), || {}, || Ok(7))
+            .unwrap();
         assert_eq!(second, 7);
         drop(release);
     }
@@ -194,11 +211,25 @@ mod tests {
     fn a_backend_that_panics_is_an_error_and_the_pool_goes_on() {
         let pool = CallPool::new();
         let error = pool
-            .run::<()>(Duration::from_secs(5), &CancelFlag::default(), || {}, || panic!("a planted panic"))
+            .run::<()>(
+                Duration::from_secs(5),
+                &CancelFlag::default(),
+                || {},
+                || panic!("a planted panic"),
+            )
             .unwrap_err();
         assert_eq!(error.code, ErrorCode::Internal);
         for n in 0..20 {
-            assert_eq!(pool.run(Duration::from_secs(5), &CancelFlag::default(), || {}, move || Ok(n)).unwrap(), n);
+            assert_eq!(
+                pool.run(
+                    Duration::from_secs(5),
+                    &CancelFlag::default(),
+                    || {},
+                    move || Ok(n)
+                )
+                .unwrap(),
+                n
+            );
         }
     }
 }

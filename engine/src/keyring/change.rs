@@ -30,14 +30,28 @@ const HAND_OVERS_PER_CHANGE: usize = 1000;
 
 /// Registers a key, after a probe. The first customer-managed key becomes the default, and everything is re-wrapped to it.
 /// Returns the number of the re-wrap job, if one began.
-pub(crate) fn add(scope: &Scope, name: &KeyName, backend: &str, config: &serde_json::Value) -> Result<Option<u64>> {
+pub(crate) fn add(
+    scope: &Scope,
+    name: &KeyName,
+    backend: &str,
+    config: &serde_json::Value,
+) -> Result<Option<u64>> {
     let _turn = scope.core.key_changes.lock(scope.org);
     if !config.is_object() {
-        return Err(Error::InvalidArgument { what: "the key's config", reason: "it must be a JSON object".into() });
+        return Err(Error::InvalidArgument {
+            what: "the key's config",
+            reason: "it must be a JSON object".into(),
+        });
     }
     let snapshot = scope.snapshot();
-    if snapshot.record::<KeyRecord>(&tables::with_name(scope.org, name.as_str()))?.is_some() {
-        return Err(Error::KeyExists { organization: scope.organization.clone(), key: name.clone() });
+    if snapshot
+        .record::<KeyRecord>(&tables::with_name(scope.org, name.as_str()))?
+        .is_some()
+    {
+        return Err(Error::KeyExists {
+            organization: scope.organization.clone(),
+            key: name.clone(),
+        });
     }
     let first = !keys(&*snapshot, scope)?
         .iter()
@@ -75,12 +89,26 @@ pub(crate) fn add(scope: &Scope, name: &KeyName, backend: &str, config: &serde_j
         };
         return begin(scope, change);
     }
-    let (scope, row_key, name) = (scope.clone(), tables::with_name(scope.org, name.as_str()), name.to_string());
+    let (scope, row_key, name) = (
+        scope.clone(),
+        tables::with_name(scope.org, name.as_str()),
+        name.to_string(),
+    );
     scope.core.committer.clone().submit(move |transaction| {
         let mut head = scope.head(transaction)?;
         transaction.put_record(&row_key, &record)?;
-        let event = AuditEvent::KeyAdded { key: name.clone(), backend: record.backend.clone() };
-        audit::append(transaction, scope.org, &mut head, &scope.by, record.created_at_ms, event)?;
+        let event = AuditEvent::KeyAdded {
+            key: name.clone(),
+            backend: record.backend.clone(),
+        };
+        audit::append(
+            transaction,
+            scope.org,
+            &mut head,
+            &scope.by,
+            record.created_at_ms,
+            event,
+        )?;
         scope.put_head(transaction, &head)
     })?;
     Ok(None)
@@ -99,7 +127,15 @@ pub(crate) fn rotate(scope: &Scope, name: &KeyName) -> Result<Option<u64>> {
     let _turn = scope.core.key_changes.lock(scope.org);
     let key = enabled_key(scope, name, "rotate")?;
     let is_default = scope.head(&*scope.snapshot())?.default_key == name.as_str();
-    begin(scope, Change::to(key, EpochCause::Rotation, is_default, Sources::WrappedBy(name.clone())))
+    begin(
+        scope,
+        Change::to(
+            key,
+            EpochCause::Rotation,
+            is_default,
+            Sources::WrappedBy(name.clone()),
+        ),
+    )
 }
 
 /// Moves everything under a key to `target`; when nothing is under it any more, it is disabled.
@@ -107,7 +143,12 @@ pub(crate) fn disable(scope: &Scope, name: &KeyName, target: &KeyName) -> Result
     let _turn = scope.core.key_changes.lock(scope.org);
     enabled_key(scope, name, "disable")?;
     let refuse = |reason: String| {
-        Err(Error::KeyRefused { organization: scope.organization.clone(), key: name.clone(), doing: "disable", reason })
+        Err(Error::KeyRefused {
+            organization: scope.organization.clone(),
+            key: name.clone(),
+            doing: "disable",
+            reason,
+        })
     };
     if name == target {
         return refuse("it cannot be its own target; name another enabled key".into());
@@ -117,15 +158,26 @@ pub(crate) fn disable(scope: &Scope, name: &KeyName, target: &KeyName) -> Result
         return refuse("it is the default key; make another key the default first".into());
     }
     if let Some(job) = scope.running_job(&*snapshot)?
-        && job.sources.iter().any(|source| source.state != SourceState::Retired && source.target_key == name.as_str())
+        && job
+            .sources
+            .iter()
+            .any(|source| source.state != SourceState::Retired && source.target_key == name.as_str())
     {
-        return refuse(format!("re-wrap job {} is moving data keys to it; wait for it, or give it another target", job.number));
+        return refuse(format!(
+            "re-wrap job {} is moving data keys to it; wait for it, or give it another target",
+            job.number
+        ));
     }
     drop(snapshot);
     let key = enabled_key(scope, target, "move data keys to")?;
     let change = Change {
         disabling: vec![name.clone()],
-        ..Change::to(key, EpochCause::KeyDisabled, false, Sources::WrappedBy(name.clone()))
+        ..Change::to(
+            key,
+            EpochCause::KeyDisabled,
+            false,
+            Sources::WrappedBy(name.clone()),
+        )
     };
     begin(scope, change)
 }
@@ -142,10 +194,19 @@ pub(crate) fn disable_all(scope: &Scope) -> Result<Option<u64>> {
     if disabling.is_empty() {
         return Err(Error::InvalidArgument {
             what: "disabling all keys",
-            reason: format!("organization {:?} has no enabled customer-managed key", scope.organization),
+            reason: format!(
+                "organization {:?} has no enabled customer-managed key",
+                scope.organization
+            ),
         });
     }
-    begin(scope, Change { disabling, ..Change::to(key, EpochCause::AllKeysDisabled, true, Sources::All) })
+    begin(
+        scope,
+        Change {
+            disabling,
+            ..Change::to(key, EpochCause::AllKeysDisabled, true, Sources::All)
+        },
+    )
 }
 
 /// Gives the running job another target: everything that is on its way goes to a new epoch under `name`.
@@ -153,9 +214,9 @@ pub(crate) fn retarget(scope: &Scope, name: &KeyName) -> Result<Option<u64>> {
     let _turn = scope.core.key_changes.lock(scope.org);
     let key = enabled_key(scope, name, "move data keys to")?;
     let snapshot = scope.snapshot();
-    let job = scope
-        .running_job(&*snapshot)?
-        .ok_or_else(|| Error::NoJob { organization: scope.organization.clone() })?;
+    let job = scope.running_job(&*snapshot)?.ok_or_else(|| Error::NoJob {
+        organization: scope.organization.clone(),
+    })?;
     if job.disabling.iter().any(|disabling| disabling == name.as_str()) {
         return Err(Error::KeyRefused {
             organization: scope.organization.clone(),
@@ -167,7 +228,10 @@ pub(crate) fn retarget(scope: &Scope, name: &KeyName) -> Result<Option<u64>> {
     let head = scope.head(&*snapshot)?;
     drop(snapshot);
     let is_default = head.default_key == name.as_str();
-    begin(scope, Change::to(key, EpochCause::SetDefault, is_default, Sources::Running))
+    begin(
+        scope,
+        Change::to(key, EpochCause::SetDefault, is_default, Sources::Running),
+    )
 }
 
 /// Every registered key, by name.
@@ -177,7 +241,10 @@ pub(crate) fn keys(rows: &impl Rows, scope: &Scope) -> Result<Vec<(KeyName, KeyR
     rows.scan_prefix(Table::Keys, &prefix, |key, row| {
         let name = std::str::from_utf8(&key[prefix.len()..])
             .map_err(|_| crate::storage::records::damaged(Table::Keys, "its name is not UTF-8"))?;
-        found.push((KeyName::stored(name), crate::storage::records::decode(rows.place(), key, row)?));
+        found.push((
+            KeyName::stored(name),
+            crate::storage::records::decode(rows.place(), key, row)?,
+        ));
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(found)
@@ -185,15 +252,24 @@ pub(crate) fn keys(rows: &impl Rows, scope: &Scope) -> Result<Vec<(KeyName, KeyR
 
 fn enabled_key(scope: &Scope, name: &KeyName, doing: &'static str) -> Result<RegisteredKey> {
     let snapshot = scope.snapshot();
-    let not_found = || Error::KeyNotFound { organization: scope.organization.clone(), key: name.clone() };
-    let record: KeyRecord =
-        snapshot.record(&tables::with_name(scope.org, name.as_str()))?.ok_or_else(not_found)?;
+    let not_found = || Error::KeyNotFound {
+        organization: scope.organization.clone(),
+        key: name.clone(),
+    };
+    let record: KeyRecord = snapshot
+        .record(&tables::with_name(scope.org, name.as_str()))?
+        .ok_or_else(not_found)?;
     let state = match record.state {
         KeyState::Enabled => return read_key(&*snapshot, scope.org, &scope.organization, name),
         KeyState::Disabling => "it is on its way to be disabled",
         KeyState::Disabled => "it is disabled; register the KMS key again under another name",
     };
-    Err(Error::KeyRefused { organization: scope.organization.clone(), key: name.clone(), doing, reason: state.into() })
+    Err(Error::KeyRefused {
+        organization: scope.organization.clone(),
+        key: name.clone(),
+        doing,
+        reason: state.into(),
+    })
 }
 
 /// A change of keys, before the KMSs are asked.
@@ -220,7 +296,14 @@ enum Sources {
 
 impl Change {
     fn to(key: RegisteredKey, cause: EpochCause, becomes_default: bool, sources: Sources) -> Self {
-        Self { key, register: None, cause, becomes_default, sources, disabling: Vec::new() }
+        Self {
+            key,
+            register: None,
+            cause,
+            becomes_default,
+            sources,
+            disabling: Vec::new(),
+        }
     }
 }
 
@@ -257,25 +340,38 @@ fn begin(scope: &Scope, change: Change) -> Result<Option<u64>> {
     let began = keyring.cache.now();
     let (target, new_epoch, new_key) = match reusable {
         Some(epoch) => (epoch, None, None),
-        None if change.cause == EpochCause::KeyDisabled && moving.is_empty() => (head.active_epoch, None, None),
+        None if change.cause == EpochCause::KeyDisabled && moving.is_empty() => {
+            (head.active_epoch, None, None)
+        }
         None => {
             let number = EpochNumber(head.last_epoch.0 + 1);
             let epoch_key = keyring.kms.random_key()?;
             let wrapped = keyring.kms.wrap(&change.key, number, &epoch_key)?;
             let derived = derive_wrapping_key(keyring.store(), &change.key, number, &epoch_key)?;
             let new = NewEpoch::of(number, &change.key, wrapped, *derived.commitment.as_bytes());
-            (number, Some(new), Some(Arc::new(EpochKey::new(number, &derived.key))))
+            (
+                number,
+                Some(new),
+                Some(Arc::new(EpochKey::new(number, &derived.key))),
+            )
         }
     };
 
     let mut handed = Vec::new();
-    for epoch in moving.iter().filter(|epoch| !epoch::is_wrapped_by_alone(&records[epoch], &change.key.name)) {
+    for epoch in moving
+        .iter()
+        .filter(|epoch| !epoch::is_wrapped_by_alone(&records[epoch], &change.key.name))
+    {
         // Nothing refers to it: it is retired as it is, and no KMS need be asked.
-        if head.references(*epoch) == 0 && *epoch != head.active_epoch || handed.len() == HAND_OVERS_PER_CHANGE {
+        if head.references(*epoch) == 0 && *epoch != head.active_epoch
+            || handed.len() == HAND_OVERS_PER_CHANGE
+        {
             continue;
         }
         match unwrap_for_hand_over(scope, *epoch) {
-            Ok((epoch_key, unwrapped)) => handed.push(hand_over(scope, *epoch, &change.key, epoch_key, unwrapped)?),
+            Ok((epoch_key, unwrapped)) => {
+                handed.push(hand_over(scope, *epoch, &change.key, epoch_key, unwrapped)?)
+            }
             Err(error) => {
                 tracing::warn!(organization = %scope.organization, %epoch, %error, "an epoch waits for its hand-over");
             }
@@ -288,19 +384,38 @@ fn begin(scope: &Scope, change: Change) -> Result<Option<u64>> {
         .chain(new_key.map(|key| (target, key, began)))
         .collect();
     let name = change.key.name.clone();
-    let prepared = Prepared { change, target, new_epoch, sources: moving, handed };
+    let prepared = Prepared {
+        change,
+        target,
+        new_epoch,
+        sources: moving,
+        handed,
+    };
     let job = {
         let scope = scope.clone();
-        scope.core.committer.clone().submit(move |transaction| apply(&scope, transaction, &prepared))?
+        scope
+            .core
+            .committer
+            .clone()
+            .submit(move |transaction| apply(&scope, transaction, &prepared))?
     };
     for (epoch, key, unwrapped) in cached {
-        keyring.cache.insert((scope.org, epoch), key, name.clone(), unwrapped);
+        keyring
+            .cache
+            .insert((scope.org, epoch), key, name.clone(), unwrapped);
     }
     Ok(job)
 }
 
-fn live_epochs(scope: &Scope, snapshot: &Snapshot, head: &HeadRecord) -> Result<BTreeMap<EpochNumber, EpochRecord>> {
-    head.live_epochs.iter().map(|live| Ok((live.epoch, epoch::read(snapshot, scope.org, live.epoch)?))).collect()
+fn live_epochs(
+    scope: &Scope,
+    snapshot: &Snapshot,
+    head: &HeadRecord,
+) -> Result<BTreeMap<EpochNumber, EpochRecord>> {
+    head.live_epochs
+        .iter()
+        .map(|live| Ok((live.epoch, epoch::read(snapshot, scope.org, live.epoch)?)))
+        .collect()
 }
 
 fn choose_sources(
@@ -309,13 +424,17 @@ fn choose_sources(
     running: Option<&RewrapJobRecord>,
 ) -> Vec<EpochNumber> {
     let unfinished = |source: &&SourceRecord| source.state != SourceState::Retired;
-    let moving = |epoch: EpochNumber| running.is_some_and(|job| job.sources.iter().filter(unfinished).any(|s| s.epoch == epoch));
+    let moving = |epoch: EpochNumber| {
+        running.is_some_and(|job| job.sources.iter().filter(unfinished).any(|s| s.epoch == epoch))
+    };
     match &change.sources {
         Sources::None => Vec::new(),
         Sources::All => records.keys().copied().collect(),
-        Sources::WrappedBy(key) => {
-            records.iter().filter(|(_, record)| epoch::is_wrapped_by(record, key)).map(|(epoch, _)| *epoch).collect()
-        }
+        Sources::WrappedBy(key) => records
+            .iter()
+            .filter(|(_, record)| epoch::is_wrapped_by(record, key))
+            .map(|(epoch, _)| *epoch)
+            .collect(),
         Sources::Running => records.keys().copied().filter(|epoch| moving(*epoch)).collect(),
     }
 }
@@ -336,8 +455,15 @@ fn reusable_target(
             && !running.is_some_and(|job| job.sources.iter().any(|source| source.epoch == *epoch))
     };
     let of_target = |epoch: &EpochNumber| epoch::is_wrapped_by_alone(&records[epoch], &change.key.name);
-    let mut candidates = records.keys().copied().filter(|epoch| stays(epoch) && of_target(epoch));
-    if of_target(&head.active_epoch) && stays(&head.active_epoch) { Some(head.active_epoch) } else { candidates.next_back() }
+    let mut candidates = records
+        .keys()
+        .copied()
+        .filter(|epoch| stays(epoch) && of_target(epoch));
+    if of_target(&head.active_epoch) && stays(&head.active_epoch) {
+        Some(head.active_epoch)
+    } else {
+        candidates.next_back()
+    }
 }
 
 type UnwrappedEpoch = (RegisteredKey, keystead_backend::LockedBytes);
@@ -345,11 +471,15 @@ type UnwrappedEpoch = (RegisteredKey, keystead_backend::LockedBytes);
 /// First half of a hand-over: the old KMS unwraps the epoch's key. One KMS call.
 pub(crate) fn unwrap_for_hand_over(scope: &Scope, epoch: EpochNumber) -> Result<(UnwrappedEpoch, Unwrapped)> {
     let began = scope.core.keyring.cache.now();
-    let unwrapped = scope.core.keyring.unwrap_recorded(scope.org, &scope.organization, epoch).inspect_err(|error| {
-        if let Error::Kms { key, source, .. } = error {
-            scope.core.keyring.cache.failed((scope.org, epoch), key, source);
-        }
-    })?;
+    let unwrapped = scope
+        .core
+        .keyring
+        .unwrap_recorded(scope.org, &scope.organization, epoch)
+        .inspect_err(|error| {
+            if let Error::Kms { key, source, .. } = error {
+                scope.core.keyring.cache.failed((scope.org, epoch), key, source);
+            }
+        })?;
     Ok((unwrapped, began))
 }
 
@@ -364,14 +494,24 @@ pub(crate) fn hand_over(
     let wrapped = scope.core.keyring.kms.wrap(to, epoch, &epoch_key)?;
     let derived = derive_wrapping_key(scope.store(), to, epoch, &epoch_key)?;
     let epoch_key = Arc::new(EpochKey::new(epoch, &derived.key));
-    Ok(Handed { epoch, key: to.name.clone(), wrapped, epoch_key, unwrapped })
+    Ok(Handed {
+        epoch,
+        key: to.name.clone(),
+        wrapped,
+        epoch_key,
+        unwrapped,
+    })
 }
 
 impl Handed {
     /// Keeps the epoch's key, under the key that answers for it now.
     pub(crate) fn cache(&self, scope: &Scope) {
         let id = (scope.org, self.epoch);
-        scope.core.keyring.cache.insert(id, Arc::clone(&self.epoch_key), self.key.clone(), self.unwrapped);
+        scope
+            .core
+            .keyring
+            .cache
+            .insert(id, Arc::clone(&self.epoch_key), self.key.clone(), self.unwrapped);
     }
 }
 
@@ -384,9 +524,20 @@ pub(crate) fn apply_hand_over(
     by: &Attribution,
 ) -> Result<()> {
     let at_ms = now_ms(scope.env());
-    let place = EpochPlace { env: scope.env(), store: scope.store(), org: scope.org };
+    let place = EpochPlace {
+        env: scope.env(),
+        store: scope.store(),
+        org: scope.org,
+    };
     let mut record = epoch::read(transaction, scope.org, handed.epoch)?;
-    let wrap = epoch::seal_wrap(transaction, &place, handed.epoch, &handed.key, &handed.wrapped, at_ms)?;
+    let wrap = epoch::seal_wrap(
+        transaction,
+        &place,
+        handed.epoch,
+        &handed.key,
+        &handed.wrapped,
+        at_ms,
+    )?;
     let old = std::mem::replace(&mut record.wraps, vec![wrap]);
     epoch::drop_wraps(transaction, &old)?;
     epoch::write(transaction, scope.org, handed.epoch, &record)?;
@@ -408,17 +559,26 @@ fn apply(scope: &Scope, transaction: &mut Transaction<'_>, prepared: &Prepared) 
 
     if let Some(record) = &change.register {
         transaction.put_record(&tables::with_name(scope.org, change.key.name.as_str()), record)?;
-        let event = AuditEvent::KeyAdded { key: change.key.name.to_string(), backend: record.backend.clone() };
+        let event = AuditEvent::KeyAdded {
+            key: change.key.name.to_string(),
+            backend: record.backend.clone(),
+        };
         audit::append(transaction, scope.org, &mut head, by, at_ms, event)?;
     }
     if let Some(new) = &prepared.new_epoch {
-        let place = EpochPlace { env: scope.env(), store: scope.store(), org: scope.org };
+        let place = EpochPlace {
+            env: scope.env(),
+            store: scope.store(),
+            org: scope.org,
+        };
         epoch::open_epoch(transaction, &place, &mut head, new, change.cause.clone(), by)?;
     }
     if change.becomes_default {
         if head.default_key != change.key.name.as_str() {
             head.default_key = change.key.name.to_string();
-            let event = AuditEvent::DefaultKeySet { key: head.default_key.clone() };
+            let event = AuditEvent::DefaultKeySet {
+                key: head.default_key.clone(),
+            };
             audit::append(transaction, scope.org, &mut head, by, at_ms, event)?;
         }
         head.active_epoch = prepared.target;
@@ -427,12 +587,21 @@ fn apply(scope: &Scope, transaction: &mut Transaction<'_>, prepared: &Prepared) 
         apply_hand_over(scope, transaction, &mut head, handed, by)?;
     }
     for name in &change.disabling {
-        let state = if prepared.sources.is_empty() { KeyState::Disabled } else { KeyState::Disabling };
+        let state = if prepared.sources.is_empty() {
+            KeyState::Disabled
+        } else {
+            KeyState::Disabling
+        };
         set_key_state(scope, transaction, name, state)?;
-        let event = AuditEvent::KeyDisabling { key: name.to_string(), target: change.key.name.to_string() };
+        let event = AuditEvent::KeyDisabling {
+            key: name.to_string(),
+            target: change.key.name.to_string(),
+        };
         audit::append(transaction, scope.org, &mut head, by, at_ms, event)?;
         if state == KeyState::Disabled {
-            let event = AuditEvent::KeyDisabled { key: name.to_string() };
+            let event = AuditEvent::KeyDisabled {
+                key: name.to_string(),
+            };
             audit::append(transaction, scope.org, &mut head, by, at_ms, event)?;
         }
     }
@@ -457,13 +626,20 @@ fn start_job(
     for live in &head.live_epochs {
         wraps.insert(live.epoch, epoch::read(transaction, scope.org, live.epoch)?);
     }
-    let target = Target { epoch: prepared.target, key: change.key.name.to_string() };
+    let target = Target {
+        epoch: prepared.target,
+        key: change.key.name.to_string(),
+    };
     let needs_hand_over = |epoch: EpochNumber, key: &str| {
-        wraps.get(&epoch).is_some_and(|record| !epoch::is_wrapped_by_alone(record, &KeyName::stored(key)))
+        wraps
+            .get(&epoch)
+            .is_some_and(|record| !epoch::is_wrapped_by_alone(record, &KeyName::stored(key)))
     };
     let before = running.as_ref().map_or(&[][..], |job| &job.sources);
     let sources = plan::merge(before, &prepared.sources, &target, needs_hand_over);
-    let mut disabling = running.as_ref().map_or_else(Vec::new, |job| job.disabling.clone());
+    let mut disabling = running
+        .as_ref()
+        .map_or_else(Vec::new, |job| job.disabling.clone());
     disabling.extend(change.disabling.iter().map(KeyName::to_string));
     let job = RewrapJobRecord {
         number: running.as_ref().map_or(head.next_job, |job| job.number),
@@ -481,19 +657,32 @@ fn start_job(
         batches: running.as_ref().map_or(0, |job| job.batches),
     };
     head.next_job = head.next_job.max(job.number + 1);
-    let moves = job.sources.iter().map(|source| (source.epoch, source.target)).collect();
-    let event = AuditEvent::RewrapStarted { job: job.number, moves };
+    let moves = job
+        .sources
+        .iter()
+        .map(|source| (source.epoch, source.target))
+        .collect();
+    let event = AuditEvent::RewrapStarted {
+        job: job.number,
+        moves,
+    };
     audit::append(transaction, scope.org, head, &scope.by, at_ms, event)?;
     transaction.remove(Table::RewrapJobs, &tables::rewrap_job(scope.org, true))?;
     transaction.put_record(&tables::rewrap_job(scope.org, false), &job)?;
     Ok(Some(job.number))
 }
 
-pub(crate) fn set_key_state(scope: &Scope, transaction: &mut Transaction<'_>, name: &KeyName, state: KeyState) -> Result<()> {
+pub(crate) fn set_key_state(
+    scope: &Scope,
+    transaction: &mut Transaction<'_>,
+    name: &KeyName,
+    state: KeyState,
+) -> Result<()> {
     let row_key = tables::with_name(scope.org, name.as_str());
-    let mut record: KeyRecord = transaction
-        .record(&row_key)?
-        .ok_or_else(|| Error::KeyNotFound { organization: scope.organization.clone(), key: name.clone() })?;
+    let mut record: KeyRecord = transaction.record(&row_key)?.ok_or_else(|| Error::KeyNotFound {
+        organization: scope.organization.clone(),
+        key: name.clone(),
+    })?;
     record.state = state;
     transaction.put_record(&row_key, &record)
 }

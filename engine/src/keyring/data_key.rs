@@ -45,7 +45,13 @@ pub(crate) fn generate(env: &dyn Env) -> Result<DataKey> {
 }
 
 /// Seals a data key under an epoch, with a random nonce.
-pub(crate) fn seal(env: &dyn Env, cipher: &Cipher, epoch: EpochNumber, place: &DataKeyPlace, key: &DataKey) -> Result<DataKeyRow> {
+pub(crate) fn seal(
+    env: &dyn Env,
+    cipher: &Cipher,
+    epoch: EpochNumber,
+    place: &DataKeyPlace,
+    key: &DataKey,
+) -> Result<DataKeyRow> {
     let mut nonce = [0; 12];
     env.fill_random(&mut nonce).map_err(Error::Randomness)?;
     Ok(seal_with_nonce(cipher, epoch, place, key, nonce))
@@ -70,7 +76,9 @@ pub(crate) fn seal_with_nonce(
 /// Opens a data key. `None` when it does not open: damaged, or moved here from another place.
 pub(crate) fn open(cipher: &Cipher, place: &DataKeyPlace, row: &DataKeyRow) -> Option<DataKey> {
     let mut buffer = Zeroizing::new(row.sealed);
-    let opened = cipher.open_in_place(&row.nonce, &place.associated_data(row.epoch), &mut *buffer).ok()?;
+    let opened = cipher
+        .open_in_place(&row.nonce, &place.associated_data(row.epoch), &mut *buffer)
+        .ok()?;
     let mut key = Zeroizing::new([0; KEY_LEN]);
     key.copy_from_slice(buffer.get(..opened)?);
     Some(key)

@@ -20,7 +20,7 @@ pub struct Epoch {
     /// Its number, from 1.
     pub number: EpochNumber,
     /// The registered key under which it was opened.
-    pub key: KeyNameText,
+    pub key: String,
     /// The KMS's own key id and version that wrapped it when it was opened.
     pub kms_key_id: String,
     /// The registered keys that wrap it now; empty when it is retired.
@@ -42,14 +42,11 @@ pub struct Epoch {
     pub hash: String,
 }
 
-/// A key's name, as text.
-pub type KeyNameText = String;
-
 /// A registered key that wraps an epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WrappedBy {
     /// The registered key.
-    pub key: KeyNameText,
+    pub key: String,
     /// The KMS's own key id and version, as that wrap used it.
     pub kms_key_id: String,
 }
@@ -73,17 +70,34 @@ impl std::fmt::Display for Epoch {
             EpochState::Live => "live",
             EpochState::Retired => "retired",
         };
-        let keys = if self.references == 1 { "data key" } else { "data keys" };
-        write!(f, "{} {} {state}, {} {keys}", self.number, self.key, self.references)
+        let keys = if self.references == 1 {
+            "data key"
+        } else {
+            "data keys"
+        };
+        write!(
+            f,
+            "{} {} {state}, {} {keys}",
+            self.number, self.key, self.references
+        )
     }
 }
 
 pub(crate) fn read(rows: &impl Rows, org: OrganizationId, epoch: EpochNumber) -> Result<EpochRecord> {
-    rows.record(&tables::epoch(org, epoch))?
-        .ok_or_else(|| Error::damaged(format!("epoch {epoch} of organization {org}"), "its record is missing"))
+    rows.record(&tables::epoch(org, epoch))?.ok_or_else(|| {
+        Error::damaged(
+            format!("epoch {epoch} of organization {org}"),
+            "its record is missing",
+        )
+    })
 }
 
-pub(crate) fn write(transaction: &mut Transaction<'_>, org: OrganizationId, epoch: EpochNumber, record: &EpochRecord) -> Result<()> {
+pub(crate) fn write(
+    transaction: &mut Transaction<'_>,
+    org: OrganizationId,
+    epoch: EpochNumber,
+    record: &EpochRecord,
+) -> Result<()> {
     transaction.put_record(&tables::epoch(org, epoch), record)
 }
 
@@ -118,19 +132,37 @@ pub(crate) fn open_epoch(
     };
     let hash = hash_of(place.org, new.number, &opened);
     let wrap = seal_wrap(transaction, place, new.number, &new.key, &new.wrapped, at_ms)?;
-    let record = EpochRecord { opened, hash, wraps: vec![wrap], retired_at_ms: None };
+    let record = EpochRecord {
+        opened,
+        hash,
+        wraps: vec![wrap],
+        retired_at_ms: None,
+    };
     write(transaction, place.org, new.number, &record)?;
     head.epochs_hash = hash;
     head.last_epoch = new.number;
-    head.live_epochs.push(LiveEpoch { epoch: new.number, references: 0, wraps: 0 });
-    let event = AuditEvent::EpochOpened { epoch: new.number, key: new.key.to_string(), cause, hash };
+    head.live_epochs.push(LiveEpoch {
+        epoch: new.number,
+        references: 0,
+        wraps: 0,
+    });
+    let event = AuditEvent::EpochOpened {
+        epoch: new.number,
+        key: new.key.to_string(),
+        cause,
+        hash,
+    };
     audit::append(transaction, place.org, head, by, at_ms, event)
 }
 
 /// The hash that chains an epoch to those before it.
 pub(crate) fn hash_of(org: OrganizationId, epoch: EpochNumber, opened: &EpochOpened) -> [u8; 32] {
     let bytes = postcard::to_allocvec(opened).expect("records encode into memory");
-    chain_hash(&EPOCH_CHAIN, &opened.previous_hash, &[&tables::epoch(org, epoch), &bytes])
+    chain_hash(
+        &EPOCH_CHAIN,
+        &opened.previous_hash,
+        &[&tables::epoch(org, epoch), &bytes],
+    )
 }
 
 /// Where an epoch stands, and where its randomness comes from.
@@ -170,8 +202,14 @@ pub(crate) fn seal_wrap(
     at_ms: u64,
 ) -> Result<WrapRecord> {
     let mut shred_key = Zeroizing::new([0; 32]);
-    place.env.fill_random(&mut *shred_key).map_err(Error::Randomness)?;
-    let plain = SealedWrap { blob: wrapped.blob.clone(), metadata: wrapped.metadata.clone() };
+    place
+        .env
+        .fill_random(&mut *shred_key)
+        .map_err(Error::Randomness)?;
+    let plain = SealedWrap {
+        blob: wrapped.blob.clone(),
+        metadata: wrapped.metadata.clone(),
+    };
     let mut sealed = postcard::to_allocvec(&plain).expect("a wrap encodes into memory");
     let associated = wrap_associated_data(place.store, place.org, epoch, key.as_str());
     Cipher::new(&shred_key).seal(&WRAP_NONCE, &associated, &mut sealed);
@@ -193,24 +231,39 @@ pub(crate) fn open_wrap(
     epoch: EpochNumber,
     wrap: &WrapRecord,
 ) -> Result<Wrapped> {
-    let what = || format!("the wrap of epoch {epoch} of organization {org} by key {:?}", wrap.key);
-    let shred_key =
-        container.read_cell(CellNumber(wrap.cell)).map_err(|error| container_failed("reading a shred cell", &error))?;
-    let shred_key = shred_key.as_slice().try_into().map_err(|_| Error::damaged(what(), "its cell has no key"))?;
+    let what = || {
+        format!(
+            "the wrap of epoch {epoch} of organization {org} by key {:?}",
+            wrap.key
+        )
+    };
+    let shred_key = container
+        .read_cell(CellNumber(wrap.cell))
+        .map_err(|error| container_failed("reading a shred cell", &error))?;
+    let shred_key = shred_key
+        .as_slice()
+        .try_into()
+        .map_err(|_| Error::damaged(what(), "its cell has no key"))?;
     let mut sealed = wrap.sealed.clone();
     let associated = wrap_associated_data(store, org, epoch, &wrap.key);
     let opened = Cipher::new(shred_key)
         .open_in_place(&WRAP_NONCE, &associated, &mut sealed)
         .map_err(|_| Error::damaged(what(), "it does not open under its shred key"))?;
     sealed.truncate(opened);
-    let plain: SealedWrap =
-        postcard::from_bytes(&sealed).map_err(|error| Error::damaged(what(), format!("it does not decode: {error}")))?;
-    Ok(Wrapped { blob: plain.blob, key_id: wrap.kms_key_id.clone(), metadata: plain.metadata })
+    let plain: SealedWrap = postcard::from_bytes(&sealed)
+        .map_err(|error| Error::damaged(what(), format!("it does not decode: {error}")))?;
+    Ok(Wrapped {
+        blob: plain.blob,
+        key_id: wrap.kms_key_id.clone(),
+        metadata: plain.metadata,
+    })
 }
 
 /// Drops the wraps of an epoch: their cells are overwritten as soon as the transaction is durable.
 pub(crate) fn drop_wraps(transaction: &mut Transaction<'_>, wraps: &[WrapRecord]) -> Result<()> {
-    wraps.iter().try_for_each(|wrap| transaction.drop_cell(CellNumber(wrap.cell)))
+    wraps
+        .iter()
+        .try_for_each(|wrap| transaction.drop_cell(CellNumber(wrap.cell)))
 }
 
 /// True when this key alone wraps the epoch.
@@ -225,7 +278,17 @@ pub(crate) fn is_wrapped_by(record: &EpochRecord, key: &KeyName) -> bool {
 
 impl NewEpoch {
     /// The key of this epoch as a KMS wrapped it.
-    pub(crate) fn of(number: EpochNumber, key: &RegisteredKey, wrapped: Wrapped, commitment: [u8; 32]) -> Self {
-        Self { number, key: key.name.clone(), wrapped, commitment }
+    pub(crate) fn of(
+        number: EpochNumber,
+        key: &RegisteredKey,
+        wrapped: Wrapped,
+        commitment: [u8; 32],
+    ) -> Self {
+        Self {
+            number,
+            key: key.name.clone(),
+            wrapped,
+            commitment,
+        }
     }
 }

@@ -5,7 +5,9 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::keyring::registry::{OpenInstance, RegisteredKey, Registry, kms_error};
 use crate::names::{EpochNumber, StoreId};
-use keystead_backend::{BackendError, Call, Context, ErrorClass, ErrorCode, KeyInstance, LockedBytes, Wrapped};
+use keystead_backend::{
+    BackendError, Call, Context, ErrorClass, ErrorCode, KeyInstance, LockedBytes, Wrapped,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -37,17 +39,34 @@ pub(crate) struct Kms {
 
 impl Kms {
     pub(crate) fn new(registry: Registry, env: Arc<dyn Env>, store: StoreId, policy: CallPolicy) -> Self {
-        Self { registry, env, store, policy, requests: AtomicU64::new(1) }
+        Self {
+            registry,
+            env,
+            store,
+            policy,
+            requests: AtomicU64::new(1),
+        }
     }
 
     /// Wraps an epoch's key. One KMS call.
-    pub(crate) fn wrap(&self, key: &RegisteredKey, epoch: EpochNumber, epoch_key: &LockedBytes) -> Result<Wrapped> {
+    pub(crate) fn wrap(
+        &self,
+        key: &RegisteredKey,
+        epoch: EpochNumber,
+        epoch_key: &LockedBytes,
+    ) -> Result<Wrapped> {
         let context = self.context(key, &epoch.to_string());
-        self.wrap_under(key, context, epoch_key).map_err(|error| kms_error(key, format!("wrap epoch {epoch}"), error))
+        self.wrap_under(key, context, epoch_key)
+            .map_err(|error| kms_error(key, format!("wrap epoch {epoch}"), error))
     }
 
     /// Unwraps an epoch's key. One KMS call.
-    pub(crate) fn unwrap(&self, key: &RegisteredKey, epoch: EpochNumber, wrapped: &Wrapped) -> Result<LockedBytes> {
+    pub(crate) fn unwrap(
+        &self,
+        key: &RegisteredKey,
+        epoch: EpochNumber,
+        wrapped: &Wrapped,
+    ) -> Result<LockedBytes> {
         let context = self.context(key, &epoch.to_string());
         self.unwrap_under(key, context, wrapped)
             .map_err(|error| kms_error(key, format!("unwrap epoch {epoch}"), error))
@@ -64,11 +83,17 @@ impl Kms {
             let doing = format!("probe it: {doing}");
             move |error| kms_error(key, doing, error)
         };
-        let wrapped = self.wrap_under(key, self.context(key, &name), &probe).map_err(failed("wrap random bytes"))?;
-        let opened =
-            self.unwrap_under(key, self.context(key, &name), &wrapped).map_err(failed("unwrap what it wrapped"))?;
+        let wrapped = self
+            .wrap_under(key, self.context(key, &name), &probe)
+            .map_err(failed("wrap random bytes"))?;
+        let opened = self
+            .unwrap_under(key, self.context(key, &name), &wrapped)
+            .map_err(failed("unwrap what it wrapped"))?;
         if !bool::from(opened.as_slice().ct_eq(probe.as_slice())) {
-            let error = BackendError::new(ErrorCode::WrongKey, "the KMS returned other bytes than it was given");
+            let error = BackendError::new(
+                ErrorCode::WrongKey,
+                "the KMS returned other bytes than it was given",
+            );
             return Err(failed("unwrap what it wrapped")(error));
         }
         match self.unwrap_under(key, self.context(key, &format!("{name}-other")), &wrapped) {
@@ -97,24 +122,41 @@ impl Kms {
         ])
     }
 
-    fn wrap_under(&self, key: &RegisteredKey, context: Context, secret: &LockedBytes) -> Result<Wrapped, BackendError> {
+    fn wrap_under(
+        &self,
+        key: &RegisteredKey,
+        context: Context,
+        secret: &LockedBytes,
+    ) -> Result<Wrapped, BackendError> {
         let open = self.instance(key)?;
         let plaintext = Arc::new(if open.binds_context {
             LockedBytes::copy_from(secret.as_slice())
         } else {
             framed(secret, &context)
         });
-        self.call(key, &open, move |instance, call| instance.wrap(call, &context, plaintext.as_slice()))
+        self.call(key, &open, move |instance, call| {
+            instance.wrap(call, &context, plaintext.as_slice())
+        })
     }
 
-    fn unwrap_under(&self, key: &RegisteredKey, context: Context, wrapped: &Wrapped) -> Result<LockedBytes, BackendError> {
+    fn unwrap_under(
+        &self,
+        key: &RegisteredKey,
+        context: Context,
+        wrapped: &Wrapped,
+    ) -> Result<LockedBytes, BackendError> {
         let open = self.instance(key)?;
         let expected = (!open.binds_context).then(|| context_hash(&context));
         let wrapped = wrapped.clone();
-        let opened = self.call(key, &open, move |instance, call| instance.unwrap(call, &context, &wrapped))?;
+        let opened = self.call(key, &open, move |instance, call| {
+            instance.unwrap(call, &context, &wrapped)
+        })?;
         let wrong_length = || {
             let length = opened.as_slice().len();
-            Err(BackendError::new(ErrorCode::WrongKey, format!("the KMS returned {length} bytes, which is no epoch key")))
+            Err(BackendError::new(
+                ErrorCode::WrongKey,
+                format!("the KMS returned {length} bytes, which is no epoch key"),
+            ))
         };
         match expected {
             None if opened.as_slice().len() == EPOCH_KEY_BYTES => Ok(opened),
@@ -123,7 +165,10 @@ impl Kms {
                 if bool::from(hash.ct_eq(&expected)) {
                     Ok(LockedBytes::copy_from(secret))
                 } else {
-                    Err(BackendError::new(ErrorCode::InvalidCiphertext, "it was wrapped under another context"))
+                    Err(BackendError::new(
+                        ErrorCode::InvalidCiphertext,
+                        "it was wrapped under another context",
+                    ))
                 }
             }
             _ => wrong_length(),
@@ -153,8 +198,12 @@ impl Kms {
             };
             let (instance, cancel) = (Arc::clone(&open.instance), call.cancel.clone());
             let make = Arc::clone(&make);
-            let result =
-                open.pool.run(self.policy.timeout, &cancel, || open.instance.interrupt(), move || make(&*instance, &call));
+            let result = open.pool.run(
+                self.policy.timeout,
+                &cancel,
+                || open.instance.interrupt(),
+                move || make(&*instance, &call),
+            );
             let error = match result {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
@@ -169,7 +218,12 @@ impl Kms {
             {
                 return Err(error);
             }
-            self.env.sleep(backoff(&*self.env, self.policy.backoff, attempt, error.retry_after));
+            self.env.sleep(backoff(
+                &*self.env,
+                self.policy.backoff,
+                attempt,
+                error.retry_after,
+            ));
             attempt += 1;
         }
     }
@@ -177,9 +231,16 @@ impl Kms {
 
 /// How long to wait before try number `attempt + 1`: doubling from `first`, at most a minute, half of it at random; never
 /// less than the KMS asked for, up to that minute.
-pub(crate) fn backoff(env: &dyn Env, first: Duration, attempt: u32, retry_after: Option<Duration>) -> Duration {
+pub(crate) fn backoff(
+    env: &dyn Env,
+    first: Duration,
+    attempt: u32,
+    retry_after: Option<Duration>,
+) -> Duration {
     const MOST: Duration = Duration::from_secs(60);
-    let whole = first.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(MOST);
+    let whole = first
+        .saturating_mul(1 << attempt.saturating_sub(1).min(16))
+        .min(MOST);
     let mut random = [0];
     // Without randomness there is no jitter, which is a pity and no more.
     let _ = env.fill_random(&mut random);
@@ -222,7 +283,15 @@ pub(crate) fn derive_wrapping_key(
     epoch_key: &LockedBytes,
 ) -> Result<crate::crypto::Derived> {
     let bytes: &[u8; EPOCH_KEY_BYTES] = epoch_key.as_slice().try_into().map_err(|_| {
-        kms_error(key, format!("unwrap epoch {epoch}"), BackendError::new(ErrorCode::WrongKey, "it has not 32 bytes"))
+        kms_error(
+            key,
+            format!("unwrap epoch {epoch}"),
+            BackendError::new(ErrorCode::WrongKey, "it has not 32 bytes"),
+        )
     })?;
-    Ok(derive_pair(&EPOCH_WRAPPING_KEY, bytes, &derivation_context(store, key, epoch)))
+    Ok(derive_pair(
+        &EPOCH_WRAPPING_KEY,
+        bytes,
+        &derivation_context(store, key, epoch),
+    ))
 }

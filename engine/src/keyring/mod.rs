@@ -45,7 +45,13 @@ pub(crate) struct Keyring {
 }
 
 impl Keyring {
-    pub(crate) fn new(kms: Kms, env: Arc<dyn Env>, policy: CachePolicy, committer: Arc<Committer>, store: StoreId) -> Self {
+    pub(crate) fn new(
+        kms: Kms,
+        env: Arc<dyn Env>,
+        policy: CachePolicy,
+        committer: Arc<Committer>,
+        store: StoreId,
+    ) -> Self {
         Self {
             kms,
             cache: EpochKeyCache::new(env, policy),
@@ -57,7 +63,12 @@ impl Keyring {
     }
 
     /// The key of an epoch: from the cache, or unwrapped by the KMS (one call, however many threads ask).
-    pub(crate) fn epoch_key(self: &Arc<Self>, org: OrganizationId, organization: &OrganizationName, epoch: EpochNumber) -> Result<Arc<EpochKey>> {
+    pub(crate) fn epoch_key(
+        self: &Arc<Self>,
+        org: OrganizationId,
+        organization: &OrganizationName,
+        epoch: EpochNumber,
+    ) -> Result<Arc<EpochKey>> {
         let id = (org, epoch);
         loop {
             match self.cache.lookup(id) {
@@ -68,7 +79,12 @@ impl Keyring {
                 }
                 Lookup::Failed(kms_key, error) => {
                     let doing = format!("unwrap epoch {epoch}");
-                    return Err(Error::Kms { organization: organization.clone(), key: kms_key, doing, source: error });
+                    return Err(Error::Kms {
+                        organization: organization.clone(),
+                        key: kms_key,
+                        doing,
+                        source: error,
+                    });
                 }
                 Lookup::Missing => {}
             }
@@ -81,14 +97,16 @@ impl Keyring {
     /// Asks the KMS again in the background, on the threads of the backend.
     fn refresh(self: &Arc<Self>, org: OrganizationId, organization: &OrganizationName, epoch: EpochNumber) {
         let (keyring, organization) = (Arc::downgrade(self), organization.clone());
-        let spawned = std::thread::Builder::new().name("keystead-refresh".into()).spawn(move || {
-            let Some(keyring) = keyring.upgrade() else { return };
-            if let Some(_turn) = keyring.take_turn((org, epoch))
-                && let Err(error) = keyring.unwrap_epoch(org, &organization, epoch)
-            {
-                tracing::warn!(%organization, %epoch, %error, "an epoch key could not be renewed");
-            }
-        });
+        let spawned = std::thread::Builder::new()
+            .name("keystead-refresh".into())
+            .spawn(move || {
+                let Some(keyring) = keyring.upgrade() else { return };
+                if let Some(_turn) = keyring.take_turn((org, epoch))
+                    && let Err(error) = keyring.unwrap_epoch(org, &organization, epoch)
+                {
+                    tracing::warn!(%organization, %epoch, %error, "an epoch key could not be renewed");
+                }
+            });
         if let Err(error) = spawned {
             tracing::warn!(%error, "no thread to renew an epoch key; it serves for the rest of its lifetime");
         }
@@ -101,12 +119,20 @@ impl Keyring {
             return Some(Turn { keyring: self, id });
         }
         while unwrapping.contains(&id) {
-            unwrapping = self.unwrapped.wait(unwrapping).unwrap_or_else(PoisonError::into_inner);
+            unwrapping = self
+                .unwrapped
+                .wait(unwrapping)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         None
     }
 
-    fn unwrap_epoch(&self, org: OrganizationId, organization: &OrganizationName, epoch: EpochNumber) -> Result<Arc<EpochKey>> {
+    fn unwrap_epoch(
+        &self,
+        org: OrganizationId,
+        organization: &OrganizationName,
+        epoch: EpochNumber,
+    ) -> Result<Arc<EpochKey>> {
         let began = self.cache.now();
         let (kms_key, epoch_key) = match self.unwrap_recorded(org, organization, epoch) {
             Ok(unwrapped) => unwrapped,
@@ -119,7 +145,8 @@ impl Keyring {
         };
         let derived = derive_wrapping_key(self.store, &kms_key, epoch, &epoch_key)?;
         let key = Arc::new(EpochKey::new(epoch, &derived.key));
-        self.cache.insert((org, epoch), Arc::clone(&key), kms_key.name, began);
+        self.cache
+            .insert((org, epoch), Arc::clone(&key), kms_key.name, began);
         Ok(key)
     }
 
@@ -159,12 +186,21 @@ impl Keyring {
     }
 
     /// AES-GCM-SIV does not commit to its key: a wrong epoch key is told from damaged data here, and named.
-    fn check_commitment(&self, key: &RegisteredKey, epoch: EpochNumber, record: &EpochRecord, epoch_key: &LockedBytes) -> Result<()> {
+    fn check_commitment(
+        &self,
+        key: &RegisteredKey,
+        epoch: EpochNumber,
+        record: &EpochRecord,
+        epoch_key: &LockedBytes,
+    ) -> Result<()> {
         let derived = derive_wrapping_key(self.store, key, epoch, epoch_key)?;
         if bool::from(derived.commitment.as_bytes().ct_eq(&record.opened.commitment)) {
             return Ok(());
         }
-        let error = BackendError::new(ErrorCode::WrongKey, "the KMS returned another key than the one of this epoch");
+        let error = BackendError::new(
+            ErrorCode::WrongKey,
+            "the KMS returned another key than the one of this epoch",
+        );
         Err(kms_error(key, format!("unwrap epoch {epoch}"), error))
     }
 
@@ -187,10 +223,18 @@ impl Drop for Turn<'_> {
 }
 
 /// A registered key with all that is needed to call its KMS.
-pub(crate) fn read_key(rows: &impl Rows, org: OrganizationId, organization: &OrganizationName, name: &KeyName) -> Result<RegisteredKey> {
+pub(crate) fn read_key(
+    rows: &impl Rows,
+    org: OrganizationId,
+    organization: &OrganizationName,
+    name: &KeyName,
+) -> Result<RegisteredKey> {
     let record: KeyRecord = rows
         .record(&tables::with_name(org, name.as_str()))?
-        .ok_or_else(|| Error::KeyNotFound { organization: organization.clone(), key: name.clone() })?;
+        .ok_or_else(|| Error::KeyNotFound {
+            organization: organization.clone(),
+            key: name.clone(),
+        })?;
     Ok(RegisteredKey {
         org,
         organization: organization.clone(),

@@ -9,7 +9,8 @@ use crate::keyring::calls::CallPool;
 use crate::names::{KeyName, OrganizationId, OrganizationName};
 use crate::storage::commit::lock;
 use keystead_backend::{
-    BackendError, CredentialKind, Description, ErrorCode, Host, KeyBackend, KeyInstance, LockedBytes, LogLevel, OpenRequest,
+    BackendError, CredentialKind, Description, ErrorCode, Host, KeyBackend, KeyInstance, LockedBytes,
+    LogLevel, OpenRequest,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -52,7 +53,11 @@ impl Backend {
     /// The same for a connector that is shared.
     #[must_use]
     pub fn shared(connector: Arc<dyn KeyBackend>) -> Self {
-        Self { name: connector.describe().name, connector, settings: serde_json::json!({}) }
+        Self {
+            name: connector.describe().name,
+            connector,
+            settings: serde_json::json!({}),
+        }
     }
 
     /// The name by which stored keys refer to this backend.
@@ -90,7 +95,9 @@ impl<B: KeyBackend + 'static> From<B> for Backend {
 
 impl std::fmt::Debug for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Backend").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Backend")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -168,7 +175,11 @@ impl Registry {
         for backend in backends {
             let name = backend.name.clone();
             let description = backend.describe();
-            let entry = Registered { backend, description, pool: Arc::new(CallPool::new()) };
+            let entry = Registered {
+                backend,
+                description,
+                pool: Arc::new(CallPool::new()),
+            };
             if registered.insert(name.clone(), entry).is_some() {
                 return Err(Error::InvalidArgument {
                     what: "the set of backends",
@@ -176,11 +187,19 @@ impl Registry {
                 });
             }
         }
-        Ok(Self { env, backends: registered, identity, instances: Mutex::default() })
+        Ok(Self {
+            env,
+            backends: registered,
+            identity,
+            instances: Mutex::default(),
+        })
     }
 
     pub(crate) fn descriptions(&self) -> Vec<(String, Description)> {
-        self.backends.iter().map(|(name, entry)| (name.clone(), entry.description.clone())).collect()
+        self.backends
+            .iter()
+            .map(|(name, entry)| (name.clone(), entry.description.clone()))
+            .collect()
     }
 
     pub(crate) fn is_registered(&self, backend: &str) -> bool {
@@ -189,11 +208,14 @@ impl Registry {
 
     /// The instance for a key: an open one, or a new one.
     pub(crate) fn instance(&self, key: &RegisteredKey) -> Result<OpenInstance> {
-        let entry = self.backends.get(&key.backend).ok_or_else(|| Error::BackendNotRegistered {
-            organization: key.organization.clone(),
-            key: key.name.clone(),
-            backend: key.backend.clone(),
-        })?;
+        let entry = self
+            .backends
+            .get(&key.backend)
+            .ok_or_else(|| Error::BackendNotRegistered {
+                organization: key.organization.clone(),
+                key: key.name.clone(),
+                backend: key.backend.clone(),
+            })?;
         let id = Self::instance_id(entry, key);
         if let Some(open) = lock(&self.instances).open.get(&id) {
             return Ok(open.clone());
@@ -208,7 +230,11 @@ impl Registry {
         let instance = entry
             .backend
             .connector
-            .open(OpenRequest { settings: &settings, config: &key.config, host })
+            .open(OpenRequest {
+                settings: &settings,
+                config: &key.config,
+                host,
+            })
             .map_err(|source| kms_error(key, "open its backend", source))?;
         let open = OpenInstance {
             instance: Arc::from(instance),
@@ -238,13 +264,25 @@ impl Registry {
     }
 
     fn instance_id(entry: &Registered, key: &RegisteredKey) -> InstanceId {
-        let own = entry.description.credentials.contains(&CredentialKind::MintedToken);
-        (key.backend.clone(), key.config.clone(), own.then(|| (key.org, key.name.clone())))
+        let own = entry
+            .description
+            .credentials
+            .contains(&CredentialKind::MintedToken);
+        (
+            key.backend.clone(),
+            key.config.clone(),
+            own.then(|| (key.org, key.name.clone())),
+        )
     }
 }
 
 pub(crate) fn kms_error(key: &RegisteredKey, doing: impl Into<String>, source: BackendError) -> Error {
-    Error::Kms { organization: key.organization.clone(), key: key.name.clone(), doing: doing.into(), source }
+    Error::Kms {
+        organization: key.organization.clone(),
+        key: key.name.clone(),
+        doing: doing.into(),
+        source,
+    }
 }
 
 struct InstanceHost {
@@ -273,9 +311,11 @@ impl Host for InstanceHost {
 
     fn identity_token(&self, audience: &str) -> Result<LockedBytes, BackendError> {
         match &self.identity {
-            Some(provider) => {
-                provider.token(&IdentityRequest { audience, organization: &self.organization, key: &self.key })
-            }
+            Some(provider) => provider.token(&IdentityRequest {
+                audience,
+                organization: &self.organization,
+                key: &self.key,
+            }),
             None => Err(BackendError::new(
                 ErrorCode::Unsupported,
                 "this application mints no identity tokens; give it an identity provider, or configure a token file",

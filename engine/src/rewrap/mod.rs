@@ -149,7 +149,11 @@ impl RewrapJob {
     /// # Errors
     ///
     /// As [`wait`](Self::wait).
-    pub fn wait_for(&self, at_most: Duration, mut progress: impl FnMut(&RewrapStatus)) -> Result<Option<RewrapStatus>> {
+    pub fn wait_for(
+        &self,
+        at_most: Duration,
+        mut progress: impl FnMut(&RewrapStatus),
+    ) -> Result<Option<RewrapStatus>> {
         let workers = self.organization.workers();
         let env = self.organization.scope().env();
         let until = env.elapsed() + at_most;
@@ -165,7 +169,9 @@ impl RewrapJob {
                 return Ok(None);
             }
             if self.organization.is_closed() {
-                return Err(Error::Closed { reason: "while a re-wrap job was being waited for".into() });
+                return Err(Error::Closed {
+                    reason: "while a re-wrap job was being waited for".into(),
+                });
             }
             workers.wait_beyond(seen, (until - now).min(Duration::from_millis(500)));
         }
@@ -227,11 +233,21 @@ pub(crate) fn status(organization: &Organization) -> Result<Option<RewrapStatus>
         })
         .collect();
     let finished = record.finished_at_ms.is_some();
-    let remaining = if finished { 0 } else { sources.iter().map(|source| head.references(source.epoch)).sum() };
-    let waiting = sources.iter().any(|source| !source.handed_over && !source.retired);
+    let remaining = if finished {
+        0
+    } else {
+        sources.iter().map(|source| head.references(source.epoch)).sum()
+    };
+    let waiting = sources
+        .iter()
+        .any(|source| !source.handed_over && !source.retired);
     Ok(Some(RewrapStatus {
         job: record.number,
-        phase: if waiting { RewrapPhase::HandOver } else { RewrapPhase::Rewrap },
+        phase: if waiting {
+            RewrapPhase::HandOver
+        } else {
+            RewrapPhase::Rewrap
+        },
         state: match record.blocked {
             _ if finished => RewrapState::Done,
             Some(reason) => RewrapState::Blocked(reason),

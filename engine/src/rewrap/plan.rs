@@ -21,14 +21,24 @@ pub(crate) fn merge(
 ) -> Vec<SourceRecord> {
     let source = |epoch| SourceRecord {
         epoch,
-        state: if needs_hand_over(epoch, &target.key) { SourceState::HandOver } else { SourceState::Rewrap },
+        state: if needs_hand_over(epoch, &target.key) {
+            SourceState::HandOver
+        } else {
+            SourceState::Rewrap
+        },
         target: target.epoch,
         target_key: target.key.clone(),
     };
     let mut merged: Vec<SourceRecord> = running
         .iter()
         .filter(|old| old.state != SourceState::Retired && !moving.contains(&old.epoch))
-        .map(|old| if moving.contains(&old.target) { source(old.epoch) } else { old.clone() })
+        .map(|old| {
+            if moving.contains(&old.target) {
+                source(old.epoch)
+            } else {
+                old.clone()
+            }
+        })
         .collect();
     merged.extend(moving.iter().map(|epoch| source(*epoch)));
     merged.sort_by_key(|source| source.epoch);
@@ -41,13 +51,24 @@ mod tests {
     use proptest::prelude::*;
 
     fn running(epoch: u32, target: u32, state: SourceState) -> SourceRecord {
-        SourceRecord { epoch: EpochNumber(epoch), state, target: EpochNumber(target), target_key: format!("k{target}") }
+        SourceRecord {
+            epoch: EpochNumber(epoch),
+            state,
+            target: EpochNumber(target),
+            target_key: format!("k{target}"),
+        }
     }
 
     #[test]
     fn what_was_on_its_way_to_a_moving_epoch_goes_where_that_one_goes() {
-        let before = [running(1, 3, SourceState::Rewrap), running(2, 4, SourceState::HandOver)];
-        let target = Target { epoch: EpochNumber(5), key: "k5".into() };
+        let before = [
+            running(1, 3, SourceState::Rewrap),
+            running(2, 4, SourceState::HandOver),
+        ];
+        let target = Target {
+            epoch: EpochNumber(5),
+            key: "k5".into(),
+        };
         let merged = merge(&before, &[EpochNumber(3)], &target, |epoch, _| epoch.0 == 1);
         assert_eq!(
             merged,

@@ -37,13 +37,20 @@ pub(crate) enum Step {
 /// Does one step of the organization's job. `moved` is told after each batch.
 pub(crate) fn step(scope: &Scope, moved: &dyn Fn()) -> Result<Step> {
     let _turn = scope.core.rewrap_steps.lock(scope.org);
-    let Some(job) = scope.running_job(&*scope.snapshot())? else { return Ok(Step::Finished) };
-    let by = Attribution { actor: job.actor.clone(), reason: job.reason.clone() };
+    let Some(job) = scope.running_job(&*scope.snapshot())? else {
+        return Ok(Step::Finished);
+    };
+    let by = Attribution {
+        actor: job.actor.clone(),
+        reason: job.reason.clone(),
+    };
     let scope = &scope.acting(by);
 
     let mut obstacles = Vec::new();
     hand_over_waiting(scope, &job, &mut obstacles)?;
-    let Some(job) = scope.running_job(&*scope.snapshot())? else { return Ok(Step::Finished) };
+    let Some(job) = scope.running_job(&*scope.snapshot())? else {
+        return Ok(Step::Finished);
+    };
 
     let mover = Mover::new(scope, &job, &mut obstacles)?;
     if !mover.routes.is_empty() {
@@ -77,7 +84,9 @@ fn hand_over_waiting(scope: &Scope, job: &RewrapJobRecord, obstacles: &mut Vec<S
     }
     let _turn = scope.core.key_changes.lock(scope.org);
     let snapshot = scope.snapshot();
-    let Some(job) = scope.running_job(&*snapshot)? else { return Ok(()) };
+    let Some(job) = scope.running_job(&*snapshot)? else {
+        return Ok(());
+    };
     let head = scope.head(&*snapshot)?;
     drop(snapshot);
     for source in job.sources.iter().filter(waiting) {
@@ -98,13 +107,23 @@ fn hand_over_waiting(scope: &Scope, job: &RewrapJobRecord, obstacles: &mut Vec<S
 }
 
 fn hand_over_one(scope: &Scope, job_number: u64, source: &SourceRecord) -> Result<()> {
-    let to = read_key(&*scope.snapshot(), scope.org, &scope.organization, &KeyName::stored(&source.target_key))?;
+    let to = read_key(
+        &*scope.snapshot(),
+        scope.org,
+        &scope.organization,
+        &KeyName::stored(&source.target_key),
+    )?;
     let (unwrapped, began) = change::unwrap_for_hand_over(scope, source.epoch)?;
     let handed = Arc::new(change::hand_over(scope, source.epoch, &to, unwrapped, began)?);
     let (own, epoch, apply) = (scope.clone(), source.epoch, Arc::clone(&handed));
     scope.core.committer.submit(move |transaction| {
         let mut head = own.head(transaction)?;
-        let Some(mut job) = own.running_job(transaction)?.filter(|job| job.number == job_number) else { return Ok(()) };
+        let Some(mut job) = own
+            .running_job(transaction)?
+            .filter(|job| job.number == job_number)
+        else {
+            return Ok(());
+        };
         change::apply_hand_over(&own, transaction, &mut head, &apply, &own.by)?;
         for source in job.sources.iter_mut().filter(|source| source.epoch == epoch) {
             source.state = SourceState::Rewrap;
@@ -133,7 +152,9 @@ struct Mover {
 enum Moved {
     More,
     /// The cursor came to the end; so many data keys did not open.
-    PassEnded { failed: u64 },
+    PassEnded {
+        failed: u64,
+    },
     JobChanged,
 }
 
@@ -159,16 +180,24 @@ impl Mover {
     fn new(scope: &Scope, job: &RewrapJobRecord, obstacles: &mut Vec<String>) -> Result<Self> {
         let head = scope.head(&*scope.snapshot())?;
         let mut routes = BTreeMap::new();
-        for source in job.sources.iter().filter(|source| source.state == SourceState::Rewrap) {
+        for source in job
+            .sources
+            .iter()
+            .filter(|source| source.state == SourceState::Rewrap)
+        {
             if head.references(source.epoch) == 0 {
                 continue;
             }
-            let keys = scope.epoch_key(source.epoch).and_then(|from| Ok((from, scope.epoch_key(source.target)?)));
+            let keys = scope
+                .epoch_key(source.epoch)
+                .and_then(|from| Ok((from, scope.epoch_key(source.target)?)));
             match keys {
                 Ok((from, to)) => {
                     routes.insert(source.epoch, Route { from, to });
                 }
-                Err(error @ (Error::Kms { .. } | Error::BackendNotRegistered { .. } | Error::Damaged { .. })) => {
+                Err(
+                    error @ (Error::Kms { .. } | Error::BackendNotRegistered { .. } | Error::Damaged { .. }),
+                ) => {
                     obstacles.push(error.to_string());
                 }
                 Err(error) => return Err(error),
@@ -209,13 +238,24 @@ impl Mover {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
         let share = found.len().div_ceil(threads).max(256);
         let parts = std::thread::scope(|spawn| {
-            let working: Vec<_> = found.chunks(share).map(|part| spawn.spawn(move || self.seal(scope, part))).collect();
+            let working: Vec<_> = found
+                .chunks(share)
+                .map(|part| spawn.spawn(move || self.seal(scope, part)))
+                .collect();
             working
                 .into_iter()
-                .map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .map(|part| {
+                    part.join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })
                 .collect::<Result<Vec<_>>>()
         })?;
-        let mut batch = Batch { rows: Vec::with_capacity(found.len()), failed: 0, begins_pass: after.is_none(), cursor };
+        let mut batch = Batch {
+            rows: Vec::with_capacity(found.len()),
+            failed: 0,
+            begins_pass: after.is_none(),
+            cursor,
+        };
         for (rows, failed) in parts {
             batch.rows.extend(rows);
             batch.failed += failed;
@@ -224,28 +264,38 @@ impl Mover {
     }
 
     #[allow(clippy::type_complexity, reason = "rows and the cursor behind them")]
-    fn find(&self, scope: &Scope, after: Option<(u64, Version)>) -> Result<(Vec<([u8; 16], DataKeyRow)>, Option<(u64, Version)>)> {
+    fn find(
+        &self,
+        scope: &Scope,
+        after: Option<(u64, Version)>,
+    ) -> Result<(Vec<([u8; 16], DataKeyRow)>, Option<(u64, Version)>)> {
         let batch = scope.core.limits.rewrap_batch;
         let mut found = Vec::with_capacity(batch);
         let mut scanned = 0;
         let mut cursor = None;
         let from = after.map(|(secret, version)| tables::version(scope.org, secret, version));
         let first = tables::organization(scope.org);
-        let from = from.as_ref().map_or(Bound::Included(&first[..]), |key| Bound::Excluded(&key[..]));
+        let from = from
+            .as_ref()
+            .map_or(Bound::Included(&first[..]), |key| Bound::Excluded(&key[..]));
         let to = tables::after_prefix(&first);
-        scope.snapshot().scan(Table::DataKeys, from, to.as_deref(), |key, row| {
-            let row = DataKeyRow::decode(row)?;
-            if self.routes.contains_key(&row.epoch) {
-                let key = key.try_into().map_err(|_| Error::damaged("a data key", "its row's key has the wrong length"))?;
-                found.push((key, row));
-            }
-            scanned += 1;
-            if found.len() >= batch || scanned >= SCANNED_PER_BATCH {
-                cursor = tables::parse_version(key).map(|(_, secret, version)| (secret, version));
-                return Ok(ControlFlow::Break(()));
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
+        scope
+            .snapshot()
+            .scan(Table::DataKeys, from, to.as_deref(), |key, row| {
+                let row = DataKeyRow::decode(row)?;
+                if self.routes.contains_key(&row.epoch) {
+                    let key = key
+                        .try_into()
+                        .map_err(|_| Error::damaged("a data key", "its row's key has the wrong length"))?;
+                    found.push((key, row));
+                }
+                scanned += 1;
+                if found.len() >= batch || scanned >= SCANNED_PER_BATCH {
+                    cursor = tables::parse_version(key).map(|(_, secret, version)| (secret, version));
+                    return Ok(ControlFlow::Break(()));
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
         Ok((found, cursor))
     }
 
@@ -257,10 +307,16 @@ impl Mover {
         let mut rows = Vec::with_capacity(part.len());
         for ((key, old), nonce) in part.iter().zip(nonces.as_chunks::<12>().0) {
             let route = &self.routes[&old.epoch];
-            let (from, to) =
-                ciphers.entry(old.epoch).or_insert_with(|| (route.from.cipher(), route.to.cipher()));
+            let (from, to) = ciphers
+                .entry(old.epoch)
+                .or_insert_with(|| (route.from.cipher(), route.to.cipher()));
             let opened = tables::parse_version(key).and_then(|(org, secret_id, version)| {
-                let place = DataKeyPlace { store: scope.store(), org, secret_id, version };
+                let place = DataKeyPlace {
+                    store: scope.store(),
+                    org,
+                    secret_id,
+                    version,
+                };
                 Some((place, data_key::open(from, &place, old)?))
             });
             let Some((place, data_key)) = opened else {
@@ -268,7 +324,13 @@ impl Mover {
                 continue;
             };
             let new = data_key::seal_with_nonce(to, route.to.epoch, &place, &data_key, *nonce);
-            rows.push(Moving { key: *key, old: old.encode(), new: new.encode(), from: old.epoch, to: new.epoch });
+            rows.push(Moving {
+                key: *key,
+                old: old.encode(),
+                new: new.encode(),
+                from: old.epoch,
+                to: new.epoch,
+            });
         }
         Ok((rows, failed))
     }
@@ -279,9 +341,17 @@ impl Mover {
 fn commit_batch(scope: &Scope, job_number: u64, batch: &Arc<Batch>) -> Result<bool> {
     let (scope, batch) = (scope.clone(), Arc::clone(batch));
     scope.core.committer.clone().submit(move |transaction| {
-        let Some(mut job) = scope.running_job(transaction)?.filter(|job| job.number == job_number) else { return Ok(false) };
-        let routes: BTreeSet<(EpochNumber, EpochNumber)> =
-            job.sources.iter().map(|source| (source.epoch, source.target)).collect();
+        let Some(mut job) = scope
+            .running_job(transaction)?
+            .filter(|job| job.number == job_number)
+        else {
+            return Ok(false);
+        };
+        let routes: BTreeSet<(EpochNumber, EpochNumber)> = job
+            .sources
+            .iter()
+            .map(|source| (source.epoch, source.target))
+            .collect();
         if batch.rows.iter().any(|row| !routes.contains(&(row.from, row.to))) {
             return Ok(false);
         }
@@ -302,8 +372,20 @@ fn commit_batch(scope: &Scope, job_number: u64, batch: &Arc<Batch>) -> Result<bo
         job.blocked = None;
         if moved + batch.failed > 0 {
             job.batches += 1;
-            let event = AuditEvent::RewrapBatch { job: job.number, batch: job.batches, moved, failed: batch.failed };
-            audit::append(transaction, scope.org, &mut head, &scope.by, now_ms(scope.env()), event)?;
+            let event = AuditEvent::RewrapBatch {
+                job: job.number,
+                batch: job.batches,
+                moved,
+                failed: batch.failed,
+            };
+            audit::append(
+                transaction,
+                scope.org,
+                &mut head,
+                &scope.by,
+                now_ms(scope.env()),
+                event,
+            )?;
             scope.put_head(transaction, &head)?;
         }
         transaction.put_record(&tables::rewrap_job(scope.org, false), &job)?;
@@ -322,7 +404,9 @@ enum Retired {
 fn retire_empty(scope: &Scope) -> Result<Retired> {
     let _turn = scope.core.key_changes.lock(scope.org);
     let snapshot = scope.snapshot();
-    let Some(job) = scope.running_job(&*snapshot)? else { return Ok(Retired::All) };
+    let Some(job) = scope.running_job(&*snapshot)? else {
+        return Ok(Retired::All);
+    };
     let head = scope.head(&*snapshot)?;
     let empty: Vec<EpochNumber> = job
         .sources
@@ -337,9 +421,14 @@ fn retire_empty(scope: &Scope) -> Result<Retired> {
     snapshot.scan_prefix(Table::DataKeys, &tables::organization(scope.org), |key, row| {
         let epoch = DataKeyRow::decode(row)?.epoch;
         if empty.contains(&epoch) {
-            let at = tables::parse_version(key).map_or_else(String::new, |(_, secret, v)| format!(" (secret {secret}, version {v})"));
+            let at = tables::parse_version(key).map_or_else(String::new, |(_, secret, v)| {
+                format!(" (secret {secret}, version {v})")
+            });
             let reason = format!("its count is 0, but a data key refers to it{at}");
-            return Err(Error::damaged(format!("epoch {epoch} of organization {:?}", scope.organization), reason));
+            return Err(Error::damaged(
+                format!("epoch {epoch} of organization {:?}", scope.organization),
+                reason,
+            ));
         }
         Ok(ControlFlow::Continue(()))
     })?;
@@ -353,7 +442,11 @@ fn retire_empty(scope: &Scope) -> Result<Retired> {
             return Ok((Vec::new(), false));
         };
         let mut retired = Vec::new();
-        for source in job.sources.iter_mut().filter(|source| empty.contains(&source.epoch)) {
+        for source in job
+            .sources
+            .iter_mut()
+            .filter(|source| empty.contains(&source.epoch))
+        {
             if head.references(source.epoch) == 0 && head.active_epoch != source.epoch {
                 retire(&own, transaction, &mut head, source.epoch)?;
                 source.state = SourceState::Retired;
@@ -375,14 +468,26 @@ fn retire_empty(scope: &Scope) -> Result<Retired> {
     })
 }
 
-fn retire(scope: &Scope, transaction: &mut Transaction<'_>, head: &mut HeadRecord, number: EpochNumber) -> Result<()> {
+fn retire(
+    scope: &Scope,
+    transaction: &mut Transaction<'_>,
+    head: &mut HeadRecord,
+    number: EpochNumber,
+) -> Result<()> {
     let at_ms = now_ms(scope.env());
     let mut record = epoch::read(transaction, scope.org, number)?;
     epoch::drop_wraps(transaction, &std::mem::take(&mut record.wraps))?;
     record.retired_at_ms = Some(at_ms);
     epoch::write(transaction, scope.org, number, &record)?;
     head.live_epochs.retain(|live| live.epoch != number);
-    audit::append(transaction, scope.org, head, &scope.by, at_ms, AuditEvent::EpochRetired { epoch: number })
+    audit::append(
+        transaction,
+        scope.org,
+        head,
+        &scope.by,
+        at_ms,
+        AuditEvent::EpochRetired { epoch: number },
+    )
 }
 
 /// A key on its way to be disabled is disabled as soon as no epoch is wrapped by it.
@@ -394,15 +499,28 @@ fn disable_unused_keys(
 ) -> Result<()> {
     let mut in_use = BTreeSet::new();
     for live in &head.live_epochs {
-        in_use.extend(epoch::read(transaction, scope.org, live.epoch)?.wraps.into_iter().map(|wrap| wrap.key));
+        in_use.extend(
+            epoch::read(transaction, scope.org, live.epoch)?
+                .wraps
+                .into_iter()
+                .map(|wrap| wrap.key),
+        );
     }
-    let (waiting, unused): (Vec<_>, Vec<_>) =
-        std::mem::take(&mut job.disabling).into_iter().partition(|key| in_use.contains(key));
+    let (waiting, unused): (Vec<_>, Vec<_>) = std::mem::take(&mut job.disabling)
+        .into_iter()
+        .partition(|key| in_use.contains(key));
     job.disabling = waiting;
     for key in unused {
         change::set_key_state(scope, transaction, &KeyName::stored(&key), KeyState::Disabled)?;
         let event = AuditEvent::KeyDisabled { key };
-        audit::append(transaction, scope.org, head, &scope.by, now_ms(scope.env()), event)?;
+        audit::append(
+            transaction,
+            scope.org,
+            head,
+            &scope.by,
+            now_ms(scope.env()),
+            event,
+        )?;
     }
     Ok(())
 }
@@ -414,14 +532,21 @@ fn finish_if_done(
     mut job: RewrapJobRecord,
 ) -> Result<bool> {
     let running = tables::rewrap_job(scope.org, false);
-    if job.sources.iter().any(|source| source.state != SourceState::Retired) {
+    if job
+        .sources
+        .iter()
+        .any(|source| source.state != SourceState::Retired)
+    {
         transaction.put_record(&running, &job)?;
         return Ok(false);
     }
     let at_ms = now_ms(scope.env());
     job.finished_at_ms = Some(at_ms);
     job.blocked = None;
-    let event = AuditEvent::RewrapFinished { job: job.number, done: job.done };
+    let event = AuditEvent::RewrapFinished {
+        job: job.number,
+        done: job.done,
+    };
     audit::append(transaction, scope.org, head, &scope.by, at_ms, event)?;
     transaction.remove(Table::RewrapJobs, &running)?;
     transaction.put_record(&tables::rewrap_job(scope.org, true), &job)?;
@@ -430,7 +555,9 @@ fn finish_if_done(
 
 /// Writes down why the job waits, once.
 fn note_obstacle(scope: &Scope, reason: &str) -> Result<()> {
-    let known = scope.running_job(&*scope.snapshot())?.is_none_or(|job| job.blocked.as_deref() == Some(reason));
+    let known = scope
+        .running_job(&*scope.snapshot())?
+        .is_none_or(|job| job.blocked.as_deref() == Some(reason));
     if known {
         return Ok(());
     }

@@ -61,11 +61,17 @@ impl Workers {
             return;
         }
         state.queue.retain(|work| work.org != org);
-        state.queue.push_back(Work { org, name: name.clone(), due: Duration::ZERO, attempt: 0 });
+        state.queue.push_back(Work {
+            org,
+            name: name.clone(),
+            due: Duration::ZERO,
+            attempt: 0,
+        });
         if state.threads < THREADS_MAX {
             let (workers, core) = (Arc::clone(self), Arc::downgrade(core));
-            let spawned =
-                std::thread::Builder::new().name("keystead-rewrap".into()).spawn(move || workers.work(&core));
+            let spawned = std::thread::Builder::new()
+                .name("keystead-rewrap".into())
+                .spawn(move || workers.work(&core));
             match spawned {
                 Ok(_) => state.threads += 1,
                 Err(error) => tracing::error!(%error, "no thread for re-wrapping; open the store again"),
@@ -100,7 +106,11 @@ impl Workers {
     pub(crate) fn wait_beyond(&self, seen: u64, at_most: Duration) {
         let moved = lock(&self.moved);
         if *moved == seen {
-            drop(self.moved_on.wait_timeout(moved, at_most).unwrap_or_else(PoisonError::into_inner));
+            drop(
+                self.moved_on
+                    .wait_timeout(moved, at_most)
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
         }
     }
 
@@ -115,12 +125,15 @@ impl Workers {
         let mut state = lock(&self.state);
         let (since, before) = *state.rates.entry(org).or_insert((now, done));
         let seconds = now.saturating_sub(since).as_secs_f64();
-        if seconds > 0.0 { done.saturating_sub(before) as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 {
+            done.saturating_sub(before) as f64 / seconds
+        } else {
+            0.0
+        }
     }
 
     fn work(&self, core: &Weak<Core>) {
-        loop {
-            let Some(mut work) = self.next() else { break };
+        while let Some(mut work) = self.next() {
             let Some(core) = core.upgrade() else {
                 self.leave(&mut lock(&self.state));
                 break;
@@ -179,7 +192,11 @@ impl Workers {
             }
             let soonest = state.queue.iter().map(|work| work.due).min().unwrap_or(now);
             let wait = soonest.saturating_sub(now);
-            state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .changed
+                .wait_timeout(state, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 }

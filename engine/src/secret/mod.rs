@@ -180,16 +180,29 @@ impl PutOptions {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        let refuse = |reason: String| Err(Error::InvalidArgument { what: "a label", reason });
+        let refuse = |reason: String| {
+            Err(Error::InvalidArgument {
+                what: "a label",
+                reason,
+            })
+        };
         if self.labels.len() > LABELS_MAX {
-            return refuse(format!("there are {}; at most {LABELS_MAX} are allowed", self.labels.len()));
+            return refuse(format!(
+                "there are {}; at most {LABELS_MAX} are allowed",
+                self.labels.len()
+            ));
         }
         for (name, value) in &self.labels {
             if name.is_empty() || name.len() > LABEL_NAME_MAX_BYTES || name.chars().any(char::is_control) {
-                return refuse(format!("a name has 1 to {LABEL_NAME_MAX_BYTES} bytes and no control characters"));
+                return refuse(format!(
+                    "a name has 1 to {LABEL_NAME_MAX_BYTES} bytes and no control characters"
+                ));
             }
             if value.len() > LABEL_VALUE_MAX_BYTES {
-                return refuse(format!("the value of one has {} bytes; at most {LABEL_VALUE_MAX_BYTES} are allowed", value.len()));
+                return refuse(format!(
+                    "the value of one has {} bytes; at most {LABEL_VALUE_MAX_BYTES} are allowed",
+                    value.len()
+                ));
             }
         }
         match &self.content_type {
@@ -252,7 +265,11 @@ impl Batch {
     /// [`Error::InvalidPath`], [`Error::InvalidArgument`] for a label.
     pub fn put_with(mut self, path: &str, value: impl AsRef<[u8]>, options: PutOptions) -> Result<Self> {
         options.check()?;
-        self.puts.push(BatchPut { path: path.parse()?, value: SecretBytes::from_slice(value.as_ref()), options });
+        self.puts.push(BatchPut {
+            path: path.parse()?,
+            value: SecretBytes::from_slice(value.as_ref()),
+            options,
+        });
         Ok(self)
     }
 

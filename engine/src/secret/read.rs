@@ -21,7 +21,11 @@ pub(crate) const PAGE_MAX: usize = 10_000;
 /// A value that is opened, or the way to its chunks.
 pub(crate) enum Opened {
     Inline(SecretBytes),
-    Chunked { value_id: ValueId, chunks: Chunks, count: u32 },
+    Chunked {
+        value_id: ValueId,
+        chunks: Box<Chunks>,
+        count: u32,
+    },
 }
 
 /// A version with its header authenticated.
@@ -36,22 +40,38 @@ pub(crate) fn get(scope: &Scope, path: &SecretPath, version: Option<Version>) ->
     let opened = open(scope, path, version)?;
     let value = match opened.body {
         Opened::Inline(value) => value,
-        Opened::Chunked { value_id, chunks, count } => {
+        Opened::Chunked {
+            value_id,
+            chunks,
+            count,
+        } => {
             let size = usize::try_from(opened.header.size_bytes).unwrap_or(usize::MAX);
             let most = count as usize * CHUNK_BYTES;
             if size > most || opened.header.size_bytes > super::VALUE_MAX_BYTES {
-                return Err(damaged_version(path, opened.version, "its size does not fit its chunks"));
+                return Err(damaged_version(
+                    path,
+                    opened.version,
+                    "its size does not fit its chunks",
+                ));
             }
             let mut value = zeroize::Zeroizing::new(Vec::with_capacity(size));
             for index in 0..count {
                 let chunk = read_chunk(scope, &value_id, &chunks, index, count, path, opened.version)?;
                 if value.len() + chunk.len() > size {
-                    return Err(damaged_version(path, opened.version, "its chunks are longer than its size"));
+                    return Err(damaged_version(
+                        path,
+                        opened.version,
+                        "its chunks are longer than its size",
+                    ));
                 }
                 value.extend_from_slice(chunk.as_slice());
             }
             if value.len() != size {
-                return Err(damaged_version(path, opened.version, "its chunks are shorter than its size"));
+                return Err(damaged_version(
+                    path,
+                    opened.version,
+                    "its chunks are shorter than its size",
+                ));
             }
             SecretBytes::from(std::mem::take(&mut *value))
         }
@@ -76,7 +96,11 @@ pub(crate) fn open(scope: &Scope, path: &SecretPath, version: Option<Version>) -
     let key = tables::version(scope.org, secret.secret_id, version);
     if secret.deleted > 0 && snapshot.record::<DeletionRecord>(&key)?.is_some() {
         let (organization, path) = (scope.organization.clone(), path.clone());
-        return Err(Error::VersionDeleted { organization, path, version });
+        return Err(Error::VersionDeleted {
+            organization,
+            path,
+            version,
+        });
     }
     let data_key = || open_data_key(scope, &snapshot, path, secret.secret_id, version);
     let opened = snapshot.get_with(Table::Versions, &key, |row| {
@@ -96,39 +120,87 @@ fn open_row(
 ) -> Result<OpenedVersion> {
     let (store, org) = (scope.store(), scope.org);
     let key = tables::version(org, secret_id, version);
-    let VersionRow { header, header_bytes, sealed } =
-        VersionRow::parse(snapshot.place(), &key, row, HeaderCheck::ByAead)?;
+    let VersionRow {
+        header,
+        header_bytes,
+        sealed,
+    } = VersionRow::parse(snapshot.place(), &key, row, HeaderCheck::ByAead)?;
     let (commitment, place) = match header.body {
-        Body::Inline { commitment } => (commitment, ContentPlace::Inline { org, secret_id, version }),
-        Body::Chunked { commitment, value_id, .. } => (commitment, ContentPlace::Chunked { value_id }),
+        Body::Inline { commitment } => (
+            commitment,
+            ContentPlace::Inline {
+                org,
+                secret_id,
+                version,
+            },
+        ),
+        Body::Chunked {
+            commitment, value_id, ..
+        } => (commitment, ContentPlace::Chunked { value_id }),
         Body::Destroyed { .. } => {
             let (organization, path) = (scope.organization.clone(), path.clone());
-            return Err(Error::VersionDestroyed { organization, path, version });
+            return Err(Error::VersionDestroyed {
+                organization,
+                path,
+                version,
+            });
         }
     };
     let content = content_key(store, place, &data_key()?);
     if content.commitment != Commitment::from_bytes(commitment) {
-        return Err(damaged_version(path, version, "its data key is not the one that it commits to"));
+        return Err(damaged_version(
+            path,
+            version,
+            "its data key is not the one that it commits to",
+        ));
     }
     let mut body = sealed.to_vec();
-    BodyPlace { store, org, secret_id, version, path }
-        .open_body(&content, header_bytes, &mut body)
-        .ok_or_else(|| damaged_version(path, version, "it does not open: damaged, or moved here from another place"))?;
+    BodyPlace {
+        store,
+        org,
+        secret_id,
+        version,
+        path,
+    }
+    .open_body(&content, header_bytes, &mut body)
+    .ok_or_else(|| {
+        damaged_version(
+            path,
+            version,
+            "it does not open: damaged, or moved here from another place",
+        )
+    })?;
     let body = match header.body {
-        Body::Chunked { value_id, chunks, .. } => {
-            Opened::Chunked { value_id, chunks: Chunks::new(store, org, &value_id, &content), count: chunks }
-        }
+        Body::Chunked { value_id, chunks, .. } => Opened::Chunked {
+            value_id,
+            chunks: Box::new(Chunks::new(store, org, &value_id, &content)),
+            count: chunks,
+        },
         _ if body.len() as u64 != header.size_bytes => {
-            return Err(damaged_version(path, version, "its size is not the one that its header says"));
+            return Err(damaged_version(
+                path,
+                version,
+                "its size is not the one that its header says",
+            ));
         }
         _ => Opened::Inline(SecretBytes::from(body)),
     };
-    Ok(OpenedVersion { version, header, body })
+    Ok(OpenedVersion {
+        version,
+        header,
+        body,
+    })
 }
 
 /// Opens a version's data key under the epoch that wraps it in this snapshot; if that epoch was retired since, under the one
 /// that wraps it now.
-fn open_data_key(scope: &Scope, snapshot: &Snapshot, path: &SecretPath, secret_id: u64, version: Version) -> Result<DataKey> {
+fn open_data_key(
+    scope: &Scope,
+    snapshot: &Snapshot,
+    path: &SecretPath,
+    secret_id: u64,
+    version: Version,
+) -> Result<DataKey> {
     match open_data_key_in(scope, snapshot, path, secret_id, version) {
         Err(error) if error.is_damaged() => {
             let newer = scope.snapshot();
@@ -141,14 +213,34 @@ fn open_data_key(scope: &Scope, snapshot: &Snapshot, path: &SecretPath, secret_i
     }
 }
 
-fn open_data_key_in(scope: &Scope, snapshot: &Snapshot, path: &SecretPath, secret_id: u64, version: Version) -> Result<DataKey> {
-    let place = DataKeyPlace { store: scope.store(), org: scope.org, secret_id, version };
+fn open_data_key_in(
+    scope: &Scope,
+    snapshot: &Snapshot,
+    path: &SecretPath,
+    secret_id: u64,
+    version: Version,
+) -> Result<DataKey> {
+    let place = DataKeyPlace {
+        store: scope.store(),
+        org: scope.org,
+        secret_id,
+        version,
+    };
     let row = snapshot
-        .get_with(Table::DataKeys, &tables::version(scope.org, secret_id, version), DataKeyRow::decode)?
+        .get_with(
+            Table::DataKeys,
+            &tables::version(scope.org, secret_id, version),
+            DataKeyRow::decode,
+        )?
         .ok_or_else(|| damaged_version(path, version, "its data key is missing"))?;
     let epoch_key = scope.epoch_key(row.epoch)?;
-    data_key::open(&epoch_key.cipher(), &place, &row)
-        .ok_or_else(|| damaged_version(path, version, "its data key does not open: damaged, or moved from another place"))
+    data_key::open(&epoch_key.cipher(), &place, &row).ok_or_else(|| {
+        damaged_version(
+            path,
+            version,
+            "its data key does not open: damaged, or moved from another place",
+        )
+    })
 }
 
 /// Reads and opens one chunk of a value, from the newest snapshot: no reader is held open over a long value.
@@ -162,7 +254,9 @@ pub(crate) fn read_chunk(
     version: Version,
 ) -> Result<SecretBytes> {
     let key = tables::chunk(scope.org, value_id, index);
-    let sealed = scope.snapshot().get_with(Table::Chunks, &key, |row| Ok(row.to_vec()))?;
+    let sealed = scope
+        .snapshot()
+        .get_with(Table::Chunks, &key, |row| Ok(row.to_vec()))?;
     let Some(mut sealed) = sealed else {
         // Destroyed meanwhile, or damaged: the version's own row says which.
         let snapshot = scope.snapshot();
@@ -170,9 +264,17 @@ pub(crate) fn read_chunk(
         let info = version_info(scope, &*snapshot, path, &secret, version)?;
         if let VersionState::Destroyed { .. } = info.state {
             let (organization, path) = (scope.organization.clone(), path.clone());
-            return Err(Error::VersionDestroyed { organization, path, version });
+            return Err(Error::VersionDestroyed {
+                organization,
+                path,
+                version,
+            });
         }
-        return Err(damaged_version(path, version, &format!("its chunk {index} is missing")));
+        return Err(damaged_version(
+            path,
+            version,
+            &format!("its chunk {index} is missing"),
+        ));
     };
     chunks
         .open(index, index + 1 == count, &mut sealed)
@@ -187,14 +289,26 @@ pub(crate) fn info(scope: &Scope, path: &SecretPath) -> Result<SecretInfo> {
 }
 
 /// The secrets whose paths begin with `prefix`, in the order of their paths' bytes.
-pub(crate) fn list(scope: &Scope, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<SecretInfo>> {
+pub(crate) fn list(
+    scope: &Scope,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Page<SecretInfo>> {
     names::check_prefix(prefix)?;
     let limit = limit.clamp(1, PAGE_MAX);
     let first = tables::with_name(scope.org, prefix);
-    let behind = after.map(|after| tables::with_name(scope.org, after)).filter(|behind| *behind >= first);
-    let from = behind.as_deref().map_or(Bound::Included(&first[..]), Bound::Excluded);
+    let behind = after
+        .map(|after| tables::with_name(scope.org, after))
+        .filter(|behind| *behind >= first);
+    let from = behind
+        .as_deref()
+        .map_or(Bound::Included(&first[..]), Bound::Excluded);
     let to = tables::after_prefix(&first);
-    let mut page = Page { items: Vec::new(), next: None };
+    let mut page = Page {
+        items: Vec::new(),
+        next: None,
+    };
     let snapshot = scope.snapshot();
     snapshot.scan(Table::Secrets, from, to.as_deref(), |key, row| {
         if page.items.len() == limit {
@@ -203,14 +317,20 @@ pub(crate) fn list(scope: &Scope, prefix: &str, after: Option<&str>, limit: usiz
         }
         let path = std::str::from_utf8(&key[4..])
             .map_err(|_| records::damaged(Table::Secrets, "its path is not UTF-8"))?;
-        page.items.push(secret_info(path, &records::decode(snapshot.place(), key, row)?));
+        page.items
+            .push(secret_info(path, &records::decode(snapshot.place(), key, row)?));
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(page)
 }
 
 /// The versions of a secret behind `after`, oldest first.
-pub(crate) fn history(scope: &Scope, path: &SecretPath, after: Option<Version>, limit: usize) -> Result<Vec<VersionInfo>> {
+pub(crate) fn history(
+    scope: &Scope,
+    path: &SecretPath,
+    after: Option<Version>,
+    limit: usize,
+) -> Result<Vec<VersionInfo>> {
     let limit = limit.clamp(1, PAGE_MAX);
     let snapshot = scope.snapshot();
     let secret = find(scope, &*snapshot, path)?;
@@ -221,15 +341,31 @@ pub(crate) fn history(scope: &Scope, path: &SecretPath, after: Option<Version>, 
         .collect()
 }
 
-fn version_info(scope: &Scope, rows: &impl Rows, path: &SecretPath, secret: &SecretRecord, version: Version) -> Result<VersionInfo> {
+fn version_info(
+    scope: &Scope,
+    rows: &impl Rows,
+    path: &SecretPath,
+    secret: &SecretRecord,
+    version: Version,
+) -> Result<VersionInfo> {
     let key = tables::version(scope.org, secret.secret_id, version);
     let header = rows
-        .get_with(Table::Versions, &key, |row| Ok(VersionRow::parse(rows.place(), &key, row, HeaderCheck::PlaceTag)?.header))?
+        .get_with(Table::Versions, &key, |row| {
+            Ok(VersionRow::parse(rows.place(), &key, row, HeaderCheck::PlaceTag)?.header)
+        })?
         .ok_or_else(|| damaged_version(path, version, "its row is missing"))?;
-    let deleted = if secret.deleted > 0 { rows.record::<DeletionRecord>(&key)? } else { None };
+    let deleted = if secret.deleted > 0 {
+        rows.record::<DeletionRecord>(&key)?
+    } else {
+        None
+    };
     let state = match (&header.body, deleted) {
-        (Body::Destroyed { at_ms }, _) => VersionState::Destroyed { destroyed_at_ms: *at_ms },
-        (_, Some(deletion)) => VersionState::Deleted { deleted_at_ms: deletion.deleted_at_ms },
+        (Body::Destroyed { at_ms }, _) => VersionState::Destroyed {
+            destroyed_at_ms: *at_ms,
+        },
+        (_, Some(deletion)) => VersionState::Deleted {
+            deleted_at_ms: deletion.deleted_at_ms,
+        },
         (_, None) => VersionState::Live,
     };
     Ok(VersionInfo {
@@ -254,14 +390,20 @@ fn secret_info(path: &str, secret: &SecretRecord) -> SecretInfo {
 }
 
 fn find(scope: &Scope, rows: &impl Rows, path: &SecretPath) -> Result<SecretRecord> {
-    rows.record(&tables::with_name(scope.org, path.as_str()))?.ok_or_else(|| Error::SecretNotFound {
-        organization: scope.organization.clone(),
-        path: path.clone(),
-    })
+    rows.record(&tables::with_name(scope.org, path.as_str()))?
+        .ok_or_else(|| Error::SecretNotFound {
+            organization: scope.organization.clone(),
+            path: path.clone(),
+        })
 }
 
 pub(crate) fn missing_version(scope: &Scope, path: &SecretPath, version: Version, latest: Version) -> Error {
-    Error::VersionNotFound { organization: scope.organization.clone(), path: path.clone(), version, latest }
+    Error::VersionNotFound {
+        organization: scope.organization.clone(),
+        path: path.clone(),
+        version,
+        latest,
+    }
 }
 
 fn damaged_version(path: &SecretPath, version: Version, reason: &str) -> Error {

@@ -26,52 +26,81 @@ pub(crate) fn undelete(scope: &Scope, path: &SecretPath, version: Version) -> Re
 }
 
 fn mark(scope: &Scope, path: &SecretPath, version: Version, delete: bool) -> Result<()> {
-    change(scope, path, version, move |own, transaction, head, secret, path| {
-        let key = tables::version(own.org, secret.secret_id, version);
-        read_header(own, transaction, path, secret, version)?;
-        let at_ms = now_ms(own.env());
-        let is_deleted = transaction.record::<DeletionRecord>(&key)?.is_some();
-        if is_deleted == delete {
-            return Ok(());
-        }
-        let event = if delete {
-            transaction.put_record(&key, &DeletionRecord { deleted_at_ms: at_ms })?;
-            secret.deleted += 1;
-            AuditEvent::VersionDeleted { path: path.to_string(), version }
-        } else {
-            transaction.remove(Table::Deletions, &key)?;
-            secret.deleted -= 1;
-            AuditEvent::VersionUndeleted { path: path.to_string(), version }
-        };
-        audit::append(transaction, own.org, head, &own.by, at_ms, event)
-    })
+    change(
+        scope,
+        path,
+        version,
+        move |own, transaction, head, secret, path| {
+            let key = tables::version(own.org, secret.secret_id, version);
+            read_header(own, transaction, path, secret, version)?;
+            let at_ms = now_ms(own.env());
+            let is_deleted = transaction.record::<DeletionRecord>(&key)?.is_some();
+            if is_deleted == delete {
+                return Ok(());
+            }
+            let event = if delete {
+                transaction.put_record(&key, &DeletionRecord { deleted_at_ms: at_ms })?;
+                secret.deleted += 1;
+                AuditEvent::VersionDeleted {
+                    path: path.to_string(),
+                    version,
+                }
+            } else {
+                transaction.remove(Table::Deletions, &key)?;
+                secret.deleted -= 1;
+                AuditEvent::VersionUndeleted {
+                    path: path.to_string(),
+                    version,
+                }
+            };
+            audit::append(transaction, own.org, head, &own.by, at_ms, event)
+        },
+    )
 }
 
 /// Removes a version's data key and value for good; its number and header stay, as a tombstone.
 pub(crate) fn destroy(scope: &Scope, path: &SecretPath, version: Version) -> Result<()> {
-    change(scope, path, version, move |own, transaction, head, secret, path| {
-        let header = read_header(own, transaction, path, secret, version)?;
-        destroy_version(own, transaction, head, path, secret, version, header, false)
-    })
+    change(
+        scope,
+        path,
+        version,
+        move |own, transaction, head, secret, path| {
+            let header = read_header(own, transaction, path, secret, version)?;
+            destroy_version(own, transaction, head, path, secret, version, header, false)
+        },
+    )
 }
 
 /// Sets how many versions of a secret are kept; it takes effect with the next put.
 pub(crate) fn set_retention(scope: &Scope, path: &SecretPath, keep: Option<u32>) -> Result<()> {
     if keep == Some(0) {
-        return Err(Error::InvalidArgument { what: "a retention", reason: "at least one version is kept".into() });
+        return Err(Error::InvalidArgument {
+            what: "a retention",
+            reason: "at least one version is kept".into(),
+        });
     }
-    change(scope, path, Version(1), move |own, transaction, head, secret, path| {
-        secret.retention = keep;
-        let event = AuditEvent::RetentionSet { path: path.to_string(), keep };
-        audit::append(transaction, own.org, head, &own.by, now_ms(own.env()), event)
-    })
+    change(
+        scope,
+        path,
+        Version(1),
+        move |own, transaction, head, secret, path| {
+            secret.retention = keep;
+            let event = AuditEvent::RetentionSet {
+                path: path.to_string(),
+                keep,
+            };
+            audit::append(transaction, own.org, head, &own.by, now_ms(own.env()), event)
+        },
+    )
 }
 
 fn change(
     scope: &Scope,
     path: &SecretPath,
     version: Version,
-    apply: impl Fn(&Scope, &mut Transaction<'_>, &mut HeadRecord, &mut SecretRecord, &SecretPath) -> Result<()> + Send + 'static,
+    apply: impl Fn(&Scope, &mut Transaction<'_>, &mut HeadRecord, &mut SecretRecord, &SecretPath) -> Result<()>
+    + Send
+    + 'static,
 ) -> Result<()> {
     let (scope, path) = (scope.clone(), path.clone());
     scope.core.committer.clone().submit(move |transaction| {
@@ -95,21 +124,39 @@ fn change(
 }
 
 /// The header of a version that is not destroyed.
-fn read_header(scope: &Scope, rows: &impl Rows, path: &SecretPath, secret: &SecretRecord, version: Version) -> Result<VersionHeader> {
+fn read_header(
+    scope: &Scope,
+    rows: &impl Rows,
+    path: &SecretPath,
+    secret: &SecretRecord,
+    version: Version,
+) -> Result<VersionHeader> {
     let key = tables::version(scope.org, secret.secret_id, version);
     let header = rows
         .get_with(Table::Versions, &key, |row| {
             Ok(VersionRow::parse(rows.place(), &key, row, HeaderCheck::PlaceTag)?.header)
         })?
-        .ok_or_else(|| Error::damaged(format!("version {version} of secret {path:?}"), "its row is missing"))?;
+        .ok_or_else(|| {
+            Error::damaged(
+                format!("version {version} of secret {path:?}"),
+                "its row is missing",
+            )
+        })?;
     if let Body::Destroyed { .. } = header.body {
         let (organization, path) = (scope.organization.clone(), path.clone());
-        return Err(Error::VersionDestroyed { organization, path, version });
+        return Err(Error::VersionDestroyed {
+            organization,
+            path,
+            version,
+        });
     }
     Ok(header)
 }
 
-#[allow(clippy::too_many_arguments, reason = "one version in its place, and what is counted with it")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "one version in its place, and what is counted with it"
+)]
 fn destroy_version(
     scope: &Scope,
     transaction: &mut Transaction<'_>,
@@ -125,22 +172,35 @@ fn destroy_version(
     if let Body::Chunked { value_id, .. } = header.body {
         remove_chunks(scope, transaction, &tables::upload(scope.org, &value_id))?;
     }
-    if let Some(epoch) = transaction.get_with(Table::DataKeys, &key, |row| Ok(DataKeyRow::decode(row)?.epoch))? {
+    if let Some(epoch) =
+        transaction.get_with(Table::DataKeys, &key, |row| Ok(DataKeyRow::decode(row)?.epoch))?
+    {
         transaction.remove(Table::DataKeys, &key)?;
         head.live_epoch(epoch)?.references -= 1;
     }
     if transaction.remove(Table::Deletions, &key)? {
         secret.deleted -= 1;
     }
-    let tombstone = VersionHeader { body: Body::Destroyed { at_ms }, ..header };
+    let tombstone = VersionHeader {
+        body: Body::Destroyed { at_ms },
+        ..header
+    };
     let row = VersionRow::begin(transaction.place(), &key, &tombstone, 0);
     transaction.put(Table::Versions, &key, &row)?;
-    let event = AuditEvent::VersionDestroyed { path: path.to_string(), version, by_retention };
+    let event = AuditEvent::VersionDestroyed {
+        path: path.to_string(),
+        version,
+        by_retention,
+    };
     audit::append(transaction, scope.org, head, &scope.by, at_ms, event)
 }
 
 /// Removes the chunks of a value. At most some thousand rows.
-pub(crate) fn remove_chunks(scope: &Scope, transaction: &mut Transaction<'_>, prefix: &[u8; 20]) -> Result<()> {
+pub(crate) fn remove_chunks(
+    scope: &Scope,
+    transaction: &mut Transaction<'_>,
+    prefix: &[u8; 20],
+) -> Result<()> {
     debug_assert_eq!(prefix[..4], tables::organization(scope.org));
     let mut keys = Vec::new();
     transaction.scan_prefix(Table::Chunks, prefix, |key, _| {
@@ -161,7 +221,9 @@ pub(crate) fn apply_retention(
     path: &SecretPath,
     secret: &mut SecretRecord,
 ) -> Result<()> {
-    let Some(keep) = secret.retention else { return Ok(()) };
+    let Some(keep) = secret.retention else {
+        return Ok(());
+    };
     let first_kept = secret.latest.get().saturating_sub(keep - 1).max(1);
     let until = first_kept.min(secret.oldest_kept.get().saturating_add(RETENTION_PER_PUT));
     for number in secret.oldest_kept.get()..until {

@@ -59,7 +59,10 @@ impl SecretWriter {
     pub(crate) fn begin(scope: &Scope, path: SecretPath, options: PutOptions) -> Result<Self> {
         options.check()?;
         let mut value_id = [0; 16];
-        scope.env().fill_random(&mut value_id).map_err(Error::Randomness)?;
+        scope
+            .env()
+            .fill_random(&mut value_id)
+            .map_err(Error::Randomness)?;
         let key = data_key::generate(scope.env())?;
         let content = content_key(scope.store(), ContentPlace::Chunked { value_id }, &key);
         Ok(Self {
@@ -88,7 +91,11 @@ impl SecretWriter {
         self.commit_sealed(CHUNKS_PER_COMMIT)?;
         let last_chunks: Arc<Vec<(u32, Vec<u8>)>> = Arc::new(self.take_sealed());
         let (path, options, key) = (self.path.clone(), self.options.clone(), self.key.clone());
-        let body = NewBody::Chunked { value_id: self.value_id, chunks: self.next_index, size_bytes: self.size_bytes };
+        let body = NewBody::Chunked {
+            value_id: self.value_id,
+            chunks: self.next_index,
+            size_bytes: self.size_bytes,
+        };
         let scope = &self.scope;
         let value_id = self.value_id;
         let version = with_active_epoch(scope, |epoch_key| {
@@ -99,7 +106,9 @@ impl SecretWriter {
                 let actual = writer.secret(&path)?.map_or(0, |secret| secret.latest.get());
                 writer.check_expectation(&path, options.expect, actual)?;
                 put_chunks(&scope, writer.transaction(), &value_id, &last_chunks)?;
-                writer.transaction().remove(Table::Uploads, &tables::upload(scope.org, &value_id))?;
+                writer
+                    .transaction()
+                    .remove(Table::Uploads, &tables::upload(scope.org, &value_id))?;
                 let version = writer.put_version(&path, &options, &key, body)?;
                 writer.finish()?;
                 Ok(version)
@@ -111,7 +120,8 @@ impl SecretWriter {
 
     fn seal_pending(&mut self, last: bool) -> Result<()> {
         let chunks = Chunks::new(self.scope.store(), self.scope.org, &self.value_id, &self.content);
-        self.sealed.push(chunks.seal(self.next_index, last, &self.pending));
+        self.sealed
+            .push(chunks.seal(self.next_index, last, &self.pending));
         self.next_index += 1;
         self.pending.zeroize();
         Ok(())
@@ -127,7 +137,10 @@ impl SecretWriter {
         let started_at_ms = now_ms(scope.env());
         self.uploaded = true;
         scope.core.committer.clone().submit(move |transaction| {
-            transaction.put_record(&tables::upload(scope.org, &value_id), &UploadRecord { started_at_ms })?;
+            transaction.put_record(
+                &tables::upload(scope.org, &value_id),
+                &UploadRecord { started_at_ms },
+            )?;
             put_chunks(&scope, transaction, &value_id, &chunks)
         })
     }
@@ -139,7 +152,12 @@ impl SecretWriter {
     }
 }
 
-fn put_chunks(scope: &Scope, transaction: &mut Transaction<'_>, value_id: &ValueId, chunks: &[(u32, Vec<u8>)]) -> Result<()> {
+fn put_chunks(
+    scope: &Scope,
+    transaction: &mut Transaction<'_>,
+    value_id: &ValueId,
+    chunks: &[(u32, Vec<u8>)],
+) -> Result<()> {
     for (index, sealed) in chunks {
         transaction.put(Table::Chunks, &tables::chunk(scope.org, value_id, *index), sealed)?;
     }
@@ -153,7 +171,8 @@ impl Write for SecretWriter {
         }
         if self.pending.len() == CHUNK_BYTES {
             self.seal_pending(false).map_err(io::Error::other)?;
-            self.commit_sealed(CHUNKS_PER_COMMIT - 1).map_err(io::Error::other)?;
+            self.commit_sealed(CHUNKS_PER_COMMIT - 1)
+                .map_err(io::Error::other)?;
         }
         let take = bytes.len().min(CHUNK_BYTES - self.pending.len());
         check_size(self.size_bytes + take as u64).map_err(io::Error::other)?;
@@ -170,7 +189,9 @@ impl Write for SecretWriter {
 
 impl std::fmt::Debug for SecretWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SecretWriter").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("SecretWriter")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -200,16 +221,26 @@ fn remove_upload(scope: &Scope, key: [u8; 20]) -> Result<()> {
 pub(crate) fn remove_unfinished(snapshot: &impl Rows, submit: impl Fn([u8; 20]) -> Result<()>) -> Result<()> {
     let mut found = Vec::new();
     snapshot.scan(Table::Uploads, Bound::Unbounded, None, |key, _| {
-        found.push(key.try_into().map_err(|_| Error::damaged("an upload", "its row's key has the wrong length"))?);
+        found.push(
+            key.try_into()
+                .map_err(|_| Error::damaged("an upload", "its row's key has the wrong length"))?,
+        );
         Ok(ControlFlow::Continue(()))
     })?;
     found.into_iter().try_for_each(submit)
 }
 
 /// Writes a value that is in memory as a stream.
-pub(crate) fn put_large(scope: &Scope, path: &SecretPath, value: &[u8], options: PutOptions) -> Result<Version> {
+pub(crate) fn put_large(
+    scope: &Scope,
+    path: &SecretPath,
+    value: &[u8],
+    options: PutOptions,
+) -> Result<Version> {
     let mut writer = SecretWriter::begin(scope, path.clone(), options)?;
-    writer.write_all(value).map_err(|source| from_stream("writing a value", source))?;
+    writer
+        .write_all(value)
+        .map_err(|source| from_stream("writing a value", source))?;
     writer.finish()
 }
 
@@ -245,17 +276,36 @@ pub struct SecretReader {
 
 enum Source {
     Inline,
-    Chunked { value_id: ValueId, chunks: Chunks, next: u32, count: u32 },
+    Chunked {
+        value_id: ValueId,
+        chunks: Box<Chunks>,
+        next: u32,
+        count: u32,
+    },
 }
 
 impl SecretReader {
     pub(crate) fn begin(scope: &Scope, path: SecretPath, version: Option<Version>) -> Result<Self> {
-        let OpenedVersion { version, header, body } = read::open(scope, &path, version)?;
+        let OpenedVersion {
+            version,
+            header,
+            body,
+        } = read::open(scope, &path, version)?;
         let (source, current) = match body {
             Opened::Inline(value) => (Source::Inline, value),
-            Opened::Chunked { value_id, chunks, count } => {
-                (Source::Chunked { value_id, chunks, next: 0, count }, SecretBytes::from_slice(&[]))
-            }
+            Opened::Chunked {
+                value_id,
+                chunks,
+                count,
+            } => (
+                Source::Chunked {
+                    value_id,
+                    chunks,
+                    next: 0,
+                    count,
+                },
+                SecretBytes::from_slice(&[]),
+            ),
         };
         let info = VersionInfo {
             version,
@@ -265,7 +315,15 @@ impl SecretReader {
             labels: header.labels.into_iter().collect(),
             state: VersionState::Live,
         };
-        Ok(Self { scope: scope.clone(), path, info, source, current, position: 0, delivered: 0 })
+        Ok(Self {
+            scope: scope.clone(),
+            path,
+            info,
+            source,
+            current,
+            position: 0,
+            delivered: 0,
+        })
     }
 
     /// What is known of the version that is being read.
@@ -275,7 +333,15 @@ impl SecretReader {
     }
 
     fn next_chunk(&mut self) -> Result<bool> {
-        let Source::Chunked { value_id, chunks, next, count } = &mut self.source else { return Ok(false) };
+        let Source::Chunked {
+            value_id,
+            chunks,
+            next,
+            count,
+        } = &mut self.source
+        else {
+            return Ok(false);
+        };
         if *next == *count {
             if self.delivered == self.info.size_bytes {
                 return Ok(false);
@@ -283,7 +349,15 @@ impl SecretReader {
             let what = format!("version {} of secret {:?}", self.info.version, self.path);
             return Err(Error::damaged(what, "its chunks are not as long as its size"));
         }
-        self.current = read::read_chunk(&self.scope, value_id, chunks, *next, *count, &self.path, self.info.version)?;
+        self.current = read::read_chunk(
+            &self.scope,
+            value_id,
+            chunks,
+            *next,
+            *count,
+            &self.path,
+            self.info.version,
+        )?;
         self.position = 0;
         *next += 1;
         Ok(true)
@@ -311,7 +385,10 @@ impl Read for SecretReader {
 
 impl std::fmt::Debug for SecretReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SecretReader").field("path", &self.path).field("version", &self.info.version).finish_non_exhaustive()
+        f.debug_struct("SecretReader")
+            .field("path", &self.path)
+            .field("version", &self.info.version)
+            .finish_non_exhaustive()
     }
 }
 

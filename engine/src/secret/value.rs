@@ -23,7 +23,11 @@ const CHUNK_DOMAIN: &[u8] = b"keystead 1 chunk";
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ContentPlace {
     /// A value in the row of this version.
-    Inline { org: OrganizationId, secret_id: u64, version: Version },
+    Inline {
+        org: OrganizationId,
+        secret_id: u64,
+        version: Version,
+    },
     /// A value in chunks, which are sealed before their version is known.
     Chunked { value_id: ValueId },
 }
@@ -33,7 +37,11 @@ pub(crate) fn content_key(store: StoreId, place: ContentPlace, key: &DataKey) ->
     let mut context = [0; 32];
     context[..16].copy_from_slice(store.as_bytes());
     match place {
-        ContentPlace::Inline { org, secret_id, version } => {
+        ContentPlace::Inline {
+            org,
+            secret_id,
+            version,
+        } => {
             context[16..].copy_from_slice(&crate::storage::tables::version(org, secret_id, version));
         }
         ContentPlace::Chunked { value_id } => context[16..].copy_from_slice(&value_id),
@@ -56,7 +64,11 @@ impl BodyPlace<'_> {
         let mut out = Vec::with_capacity(BODY_DOMAIN.len() + 16 + 16 + 2 + path.len() + header.len());
         out.extend_from_slice(BODY_DOMAIN);
         out.extend_from_slice(self.store.as_bytes());
-        out.extend_from_slice(&crate::storage::tables::version(self.org, self.secret_id, self.version));
+        out.extend_from_slice(&crate::storage::tables::version(
+            self.org,
+            self.secret_id,
+            self.version,
+        ));
         out.extend_from_slice(&u16::try_from(path.len()).expect("paths are short").to_le_bytes());
         out.extend_from_slice(path);
         out.extend_from_slice(header);
@@ -74,7 +86,9 @@ impl BodyPlace<'_> {
     /// Opens a body in place and cuts it to its plaintext; `None` when it does not open.
     pub(crate) fn open_body(&self, content: &Derived, header: &[u8], body: &mut Vec<u8>) -> Option<()> {
         let associated = self.associated_data(header);
-        let opened = Cipher::new(&content.key).open_in_place(&BODY_NONCE, &associated, body).ok()?;
+        let opened = Cipher::new(&content.key)
+            .open_in_place(&BODY_NONCE, &associated, body)
+            .ok()?;
         body.truncate(opened);
         Some(())
     }
@@ -96,18 +110,25 @@ pub(crate) struct Chunks {
 
 impl Chunks {
     pub(crate) fn new(store: StoreId, org: OrganizationId, value_id: &ValueId, content: &Derived) -> Self {
-        Self { cipher: Cipher::new(&content.key), associated: chunk_associated_data(store, org, value_id) }
+        Self {
+            cipher: Cipher::new(&content.key),
+            associated: chunk_associated_data(store, org, value_id),
+        }
     }
 
     pub(crate) fn seal(&self, index: u32, last: bool, chunk: &[u8]) -> Vec<u8> {
         let mut sealed = Vec::with_capacity(chunk.len() + TAG_LEN);
         sealed.extend_from_slice(chunk);
-        self.cipher.seal(&chunk_nonce(index, last), &self.associated, &mut sealed);
+        self.cipher
+            .seal(&chunk_nonce(index, last), &self.associated, &mut sealed);
         sealed
     }
 
     pub(crate) fn open(&self, index: u32, last: bool, sealed: &mut Vec<u8>) -> Option<()> {
-        let opened = self.cipher.open_in_place(&chunk_nonce(index, last), &self.associated, sealed).ok()?;
+        let opened = self
+            .cipher
+            .open_in_place(&chunk_nonce(index, last), &self.associated, sealed)
+            .ok()?;
         sealed.truncate(opened);
         Some(())
     }

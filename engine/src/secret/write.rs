@@ -9,7 +9,9 @@ use crate::keyring::data_key::{self, DataKey, DataKeyPlace};
 use crate::names::{EpochNumber, SecretPath, Version};
 use crate::scope::Scope;
 use crate::secret::value::{BodyPlace, CHUNK_BYTES, Chunks, ContentPlace, INLINE_MAX_BYTES, content_key};
-use crate::secret::{BATCH_MAX, BATCH_MAX_BYTES, Batch, BatchPut, Expect, PutOptions, VALUE_MAX_BYTES, remove, stream};
+use crate::secret::{
+    BATCH_MAX, BATCH_MAX_BYTES, Batch, BatchPut, Expect, PutOptions, VALUE_MAX_BYTES, remove, stream,
+};
 use crate::storage::records::{Body, HeadRecord, SecretRecord, VersionHeader, VersionRow};
 use crate::storage::tables::ValueId;
 use crate::storage::{Rows, Table, Transaction, tables};
@@ -27,7 +29,11 @@ pub(crate) fn put(scope: &Scope, path: &SecretPath, value: &[u8], options: PutOp
     if value.len() > ONE_COMMIT_MAX_BYTES {
         return stream::put_large(scope, path, value, options);
     }
-    let put = BatchPut { path: path.clone(), value: SecretBytes::from_slice(value), options };
+    let put = BatchPut {
+        path: path.clone(),
+        value: SecretBytes::from_slice(value),
+        options,
+    };
     let versions = put_all(scope, vec![put])?;
     Ok(versions[0])
 }
@@ -37,19 +43,34 @@ pub(crate) fn commit(scope: &Scope, batch: Batch) -> Result<Vec<Version>> {
     if batch.puts.len() > BATCH_MAX {
         return Err(Error::InvalidArgument {
             what: "a batch",
-            reason: format!("it has {} puts; at most {BATCH_MAX} are allowed", batch.puts.len()),
+            reason: format!(
+                "it has {} puts; at most {BATCH_MAX} are allowed",
+                batch.puts.len()
+            ),
         });
     }
     let bytes = batch.puts.iter().map(|put| put.value.len() as u64).sum();
     if bytes > BATCH_MAX_BYTES {
-        return Err(Error::TooLarge { what: "a batch", size_bytes: bytes, max_bytes: BATCH_MAX_BYTES });
+        return Err(Error::TooLarge {
+            what: "a batch",
+            size_bytes: bytes,
+            max_bytes: BATCH_MAX_BYTES,
+        });
     }
-    if batch.puts.is_empty() { Ok(Vec::new()) } else { put_all(scope, batch.puts) }
+    if batch.puts.is_empty() {
+        Ok(Vec::new())
+    } else {
+        put_all(scope, batch.puts)
+    }
 }
 
 pub(crate) fn check_size(size_bytes: u64) -> Result<()> {
     if size_bytes > VALUE_MAX_BYTES {
-        return Err(Error::TooLarge { what: "a value", size_bytes, max_bytes: VALUE_MAX_BYTES });
+        return Err(Error::TooLarge {
+            what: "a value",
+            size_bytes,
+            max_bytes: VALUE_MAX_BYTES,
+        });
     }
     Ok(())
 }
@@ -62,7 +83,10 @@ fn put_all(scope: &Scope, puts: Vec<BatchPut>) -> Result<Vec<Version>> {
             let mut writer = Writer::begin(&scope, transaction, &key)?;
             // Every expectation is looked at before anything is written: a batch that fails changes nothing.
             writer.check_expectations(&puts)?;
-            let versions = puts.iter().map(|put| writer.put(put)).collect::<Result<Vec<_>>>()?;
+            let versions = puts
+                .iter()
+                .map(|put| writer.put(put))
+                .collect::<Result<Vec<_>>>()?;
             writer.finish()?;
             Ok(versions)
         })
@@ -95,13 +119,24 @@ pub(crate) struct Writer<'a, 't> {
 
 impl<'a, 't> Writer<'a, 't> {
     /// Fails, having changed nothing, when the key is not the active epoch's any more.
-    pub(crate) fn begin(scope: &'a Scope, transaction: &'a mut Transaction<'t>, key: &EpochKey) -> Result<Self> {
+    pub(crate) fn begin(
+        scope: &'a Scope,
+        transaction: &'a mut Transaction<'t>,
+        key: &EpochKey,
+    ) -> Result<Self> {
         let head = scope.head(transaction)?;
         if head.active_epoch != key.epoch {
             return Err(Error::EpochMoved);
         }
         let at_ms = now_ms(scope.env());
-        Ok(Self { scope, transaction, head, epoch: key.epoch, cipher: key.cipher(), at_ms })
+        Ok(Self {
+            scope,
+            transaction,
+            head,
+            epoch: key.epoch,
+            cipher: key.cipher(),
+            at_ms,
+        })
     }
 
     pub(crate) fn finish(self) -> Result<()> {
@@ -111,13 +146,21 @@ impl<'a, 't> Writer<'a, 't> {
     fn check_expectations(&mut self, puts: &[BatchPut]) -> Result<()> {
         let live = self.head.live_epoch(self.epoch)?;
         if live.wraps + puts.len() as u64 > self.scope.core.limits.wraps_per_epoch_max {
-            return Err(Error::EpochExhausted { organization: self.scope.organization.clone(), epoch: self.epoch });
+            return Err(Error::EpochExhausted {
+                organization: self.scope.organization.clone(),
+                epoch: self.epoch,
+            });
         }
         for (index, put) in puts.iter().enumerate() {
             if put.options.expect == Expect::Any {
                 continue;
             }
-            let before = u32::try_from(puts[..index].iter().filter(|other| other.path == put.path).count());
+            let before = u32::try_from(
+                puts[..index]
+                    .iter()
+                    .filter(|other| other.path == put.path)
+                    .count(),
+            );
             let stored = self.secret(&put.path)?.map_or(0, |secret| secret.latest.get());
             self.check_expectation(&put.path, put.options.expect, stored + before.unwrap_or(u32::MAX))?;
         }
@@ -137,7 +180,8 @@ impl<'a, 't> Writer<'a, 't> {
     }
 
     pub(crate) fn secret(&self, path: &SecretPath) -> Result<Option<SecretRecord>> {
-        self.transaction.record(&tables::with_name(self.scope.org, path.as_str()))
+        self.transaction
+            .record(&tables::with_name(self.scope.org, path.as_str()))
     }
 
     fn put(&mut self, put: &BatchPut) -> Result<Version> {
@@ -147,20 +191,38 @@ impl<'a, 't> Writer<'a, 't> {
             return self.put_version(&put.path, &put.options, &key, NewBody::Inline(value));
         }
         let mut value_id = [0; 16];
-        self.scope.env().fill_random(&mut value_id).map_err(Error::Randomness)?;
+        self.scope
+            .env()
+            .fill_random(&mut value_id)
+            .map_err(Error::Randomness)?;
         let content = content_key(self.scope.store(), ContentPlace::Chunked { value_id }, &key);
         let chunks = Chunks::new(self.scope.store(), self.scope.org, &value_id, &content);
-        let count = u32::try_from(value.len().div_ceil(CHUNK_BYTES)).expect("a value has at most some thousand chunks");
+        let count = u32::try_from(value.len().div_ceil(CHUNK_BYTES))
+            .expect("a value has at most some thousand chunks");
         for (index, chunk) in (0..count).zip(value.chunks(CHUNK_BYTES)) {
             let sealed = chunks.seal(index, index + 1 == count, chunk);
-            self.transaction.put(Table::Chunks, &tables::chunk(self.scope.org, &value_id, index), &sealed)?;
+            self.transaction.put(
+                Table::Chunks,
+                &tables::chunk(self.scope.org, &value_id, index),
+                &sealed,
+            )?;
         }
-        let body = NewBody::Chunked { value_id, chunks: count, size_bytes: value.len() as u64 };
+        let body = NewBody::Chunked {
+            value_id,
+            chunks: count,
+            size_bytes: value.len() as u64,
+        };
         self.put_version(&put.path, &put.options, &key, body)
     }
 
     /// Writes the rows of a new version: its header and body, its data key, the secret's record, the audit record.
-    pub(crate) fn put_version(&mut self, path: &SecretPath, options: &PutOptions, key: &DataKey, body: NewBody<'_>) -> Result<Version> {
+    pub(crate) fn put_version(
+        &mut self,
+        path: &SecretPath,
+        options: &PutOptions,
+        key: &DataKey,
+        body: NewBody<'_>,
+    ) -> Result<Version> {
         let scope = self.scope;
         let secret_key = tables::with_name(scope.org, path.as_str());
         let mut secret = match self.secret(path)? {
@@ -178,15 +240,34 @@ impl<'a, 't> Writer<'a, 't> {
         let (secret_id, version) = (secret.secret_id, secret.latest);
 
         self.write_version_row(path, options, key, &body, secret_id, version)?;
-        let place = DataKeyPlace { store: scope.store(), org: scope.org, secret_id, version };
+        let place = DataKeyPlace {
+            store: scope.store(),
+            org: scope.org,
+            secret_id,
+            version,
+        };
         let wrapped = data_key::seal(scope.env(), &self.cipher, self.epoch, &place, key)?;
-        self.transaction.put(Table::DataKeys, &tables::version(scope.org, secret_id, version), &wrapped.encode())?;
+        self.transaction.put(
+            Table::DataKeys,
+            &tables::version(scope.org, secret_id, version),
+            &wrapped.encode(),
+        )?;
         let live = self.head.live_epoch(self.epoch)?;
         live.references += 1;
         live.wraps += 1;
 
-        let event = AuditEvent::VersionPut { path: path.to_string(), version };
-        audit::append(self.transaction, scope.org, &mut self.head, &scope.by, self.at_ms, event)?;
+        let event = AuditEvent::VersionPut {
+            path: path.to_string(),
+            version,
+        };
+        audit::append(
+            self.transaction,
+            scope.org,
+            &mut self.head,
+            &scope.by,
+            self.at_ms,
+            event,
+        )?;
         remove::apply_retention(scope, self.transaction, &mut self.head, path, &mut secret)?;
         self.transaction.put_record(&secret_key, &secret)?;
         Ok(version)
@@ -218,8 +299,18 @@ impl<'a, 't> Writer<'a, 't> {
     ) -> Result<()> {
         let (store, org) = (self.scope.store(), self.scope.org);
         let (place, value, size_bytes) = match *body {
-            NewBody::Inline(value) => (ContentPlace::Inline { org, secret_id, version }, value, value.len() as u64),
-            NewBody::Chunked { value_id, size_bytes, .. } => (ContentPlace::Chunked { value_id }, &[][..], size_bytes),
+            NewBody::Inline(value) => (
+                ContentPlace::Inline {
+                    org,
+                    secret_id,
+                    version,
+                },
+                value,
+                value.len() as u64,
+            ),
+            NewBody::Chunked {
+                value_id, size_bytes, ..
+            } => (ContentPlace::Chunked { value_id }, &[][..], size_bytes),
         };
         let content = content_key(store, place, key);
         let commitment = *content.commitment.as_bytes();
@@ -230,14 +321,28 @@ impl<'a, 't> Writer<'a, 't> {
             labels: options.labels.clone().into_iter().collect(),
             body: match *body {
                 NewBody::Inline(_) => Body::Inline { commitment },
-                NewBody::Chunked { value_id, chunks, .. } => Body::Chunked { commitment, value_id, chunks },
+                NewBody::Chunked { value_id, chunks, .. } => Body::Chunked {
+                    commitment,
+                    value_id,
+                    chunks,
+                },
             },
         };
         let row_key = tables::version(org, secret_id, version);
-        let mut row =
-            VersionRow::begin(self.transaction.place(), &row_key, &header, value.len() + crate::crypto::TAG_LEN);
+        let mut row = VersionRow::begin(
+            self.transaction.place(),
+            &row_key,
+            &header,
+            value.len() + crate::crypto::TAG_LEN,
+        );
         let header_bytes = VersionRow::header_of(&row).to_vec();
-        let place = BodyPlace { store, org, secret_id, version, path };
+        let place = BodyPlace {
+            store,
+            org,
+            secret_id,
+            version,
+            path,
+        };
         place.seal_body(&content, &header_bytes, value, &mut row);
         self.transaction.put(Table::Versions, &row_key, &row)
     }
@@ -252,5 +357,9 @@ impl<'a, 't> Writer<'a, 't> {
 pub(crate) enum NewBody<'v> {
     Inline(&'v [u8]),
     /// Its chunks are written.
-    Chunked { value_id: ValueId, chunks: u32, size_bytes: u64 },
+    Chunked {
+        value_id: ValueId,
+        chunks: u32,
+        size_bytes: u64,
+    },
 }

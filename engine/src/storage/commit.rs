@@ -3,8 +3,8 @@
 //!
 //! A commit is made durable in one of two ways:
 //!
-//! - *journaled*, the usual one: redb commits in memory only, and the changed rows go to the container's journal as one
-//!   record: one `fdatasync`, a few KiB.
+//! - *journaled*, the usual one: the changed rows go to the container's journal as one record (one `fdatasync`, a few KiB),
+//!   and redb commits in memory only.
 //! - *checkpoint*: redb commits in two phases with its allocator state (`quick_repair`), and the journal starts again. It
 //!   happens when the journal has taken [`JOURNALED_COMMITS_MAX`] commits or is filling up, for changes too large for it,
 //!   and always before shred cells are erased: what cannot be undone never rests on the journal alone.
@@ -130,7 +130,9 @@ where
     fn conclude(&mut self, outcome: Result<(), Error>) {
         let result = match (outcome, self.value.take()) {
             (Ok(()), Some(value)) => Ok(value),
-            (Ok(()), None) => Err(Error::Closed { reason: "a change was concluded before it was applied".into() }),
+            (Ok(()), None) => Err(Error::Closed {
+                reason: "a change was concluded before it was applied".into(),
+            }),
             (Err(error), _) => Err(error),
         };
         *lock(&self.outcome) = Some(result);
@@ -145,7 +147,9 @@ impl Committer {
             .map_err(failed("creating the pages of a new store"))?;
         let transaction = database.begin_write().map_err(failed("creating the tables"))?;
         for table in Table::ALL {
-            transaction.open_table(definition(*table)).map_err(failed("creating the tables"))?;
+            transaction
+                .open_table(definition(*table))
+                .map_err(failed("creating the tables"))?;
         }
         let place = Arc::new(place);
         commit_checkpoint(transaction, &place, 1)?;
@@ -165,7 +169,12 @@ impl Committer {
         Ok(committer)
     }
 
-    fn start(database: Database, container: Container, place: Arc<PlaceKey>, generation: u64) -> Result<Self> {
+    fn start(
+        database: Database,
+        container: Container,
+        place: Arc<PlaceKey>,
+        generation: u64,
+    ) -> Result<Self> {
         let snapshot = begin_snapshot(&database, &place, 0)?;
         Ok(Self {
             database: Some(database),
@@ -189,7 +198,10 @@ impl Committer {
         writer.generation = snapshot.fact(FACT_GENERATION)?;
         drop(snapshot);
 
-        let transaction = self.database().begin_write().map_err(failed("replaying the journal"))?;
+        let transaction = self
+            .database()
+            .begin_write()
+            .map_err(failed("replaying the journal"))?;
         let mut changes = Transaction::new(&transaction, Arc::clone(&self.place));
         let mut outcome = Ok(());
         self.container
@@ -205,7 +217,9 @@ impl Committer {
 
         let erasing = cells_in(&changes, Table::CellsErasing, usize::MAX)?;
         if !erasing.is_empty() {
-            self.container.erase_cells(&erasing).map_err(cells_failed("erasing shred cells"))?;
+            self.container
+                .erase_cells(&erasing)
+                .map_err(cells_failed("erasing shred cells"))?;
             changes.free_cells(&erasing)?;
         }
         self.erase_cells_of_lost_commits(&changes)?;
@@ -222,12 +236,19 @@ impl Committer {
     /// behind the last one given out, because cells are taken in that order.
     fn erase_cells_of_lost_commits(&self, rows: &impl Rows) -> Result<()> {
         for cell in cells_in(rows, Table::CellsFree, CELLS_PER_COMMIT_MAX)? {
-            self.container.erase_unclaimed(cell.0..cell.0 + 1).map_err(cells_failed("erasing shred cells"))?;
+            self.container
+                .erase_unclaimed(cell.0..cell.0 + 1)
+                .map_err(cells_failed("erasing shred cells"))?;
         }
         let used = cells_used(rows)?;
-        let end = self.container.cell_capacity().min(used + CELLS_PER_COMMIT_MAX as u64);
+        let end = self
+            .container
+            .cell_capacity()
+            .min(used + CELLS_PER_COMMIT_MAX as u64);
         if used < end {
-            self.container.erase_unclaimed(used..end).map_err(cells_failed("erasing shred cells"))?;
+            self.container
+                .erase_unclaimed(used..end)
+                .map_err(cells_failed("erasing shred cells"))?;
         }
         Ok(())
     }
@@ -250,10 +271,17 @@ impl Committer {
     {
         let outcome = Arc::new(Mutex::new(None));
         let turn = Arc::new(Turn::default());
-        let change = Box::new(TypedChange { apply: change, value: None, outcome: Arc::clone(&outcome) });
+        let change = Box::new(TypedChange {
+            apply: change,
+            value: None,
+            outcome: Arc::clone(&outcome),
+        });
         {
             let mut queue = lock(&self.queue);
-            queue.waiting.push_back(Queued { change, turn: Arc::clone(&turn) });
+            queue.waiting.push_back(Queued {
+                change,
+                turn: Arc::clone(&turn),
+            });
             if !queue.led {
                 queue.led = true;
                 turn.give(TurnState::Leading);
@@ -263,7 +291,11 @@ impl Committer {
             self.lead();
         }
         let outcome = lock(&outcome).take();
-        outcome.unwrap_or_else(|| Err(Error::Closed { reason: "the writer gave up".into() }))
+        outcome.unwrap_or_else(|| {
+            Err(Error::Closed {
+                reason: "the writer gave up".into(),
+            })
+        })
     }
 
     /// Takes what is queued, commits it, and hands the lead to the next in the queue. The caller's own change is the
@@ -275,7 +307,10 @@ impl Committer {
             queue.waiting.drain(..take).collect()
         };
         // Whatever happens to the leader, nobody waits for ever.
-        let mut group = Group { committer: self, members: group };
+        let mut group = Group {
+            committer: self,
+            members: group,
+        };
         let mut writer = lock(&self.writer);
         group.commit(&mut writer);
     }
@@ -289,10 +324,21 @@ impl Committer {
     }
 
     /// Makes a transaction durable, shred cells in their order.
-    fn make_durable(&self, writer: &mut Writer, transaction: WriteTransaction, effects: Effects) -> Result<()> {
+    fn make_durable(
+        &self,
+        writer: &mut Writer,
+        transaction: WriteTransaction,
+        effects: Effects,
+    ) -> Result<()> {
         if !effects.staged_cells.is_empty() {
-            let cells: Vec<_> = effects.staged_cells.iter().map(|(cell, key)| (*cell, &**key)).collect();
-            self.container.write_cells(&cells).map_err(cells_failed("writing shred cells"))?;
+            let cells: Vec<_> = effects
+                .staged_cells
+                .iter()
+                .map(|(cell, key)| (*cell, &**key))
+                .collect();
+            self.container
+                .write_cells(&cells)
+                .map_err(cells_failed("writing shred cells"))?;
         }
         let journal = self.container.journal();
         let journaled = effects.dropped_cells.is_empty()
@@ -300,17 +346,21 @@ impl Committer {
             && journal.fits(effects.journal.len())
             && writer.journaled_commits < JOURNALED_COMMITS_MAX;
         if journaled {
-            transaction.commit().map_err(failed("committing"))?;
+            // The journal first: redb's state must never be ahead of it. (redb writes what it committed in memory when it is
+            // dropped; were a change among that which the journal does not have, a replay would undo half of it.)
             journal
                 .append(writer.generation, &[&effects.journal])
                 .map_err(|error| container_failed("writing the journal", &error))?;
+            transaction.commit().map_err(failed("committing"))?;
             writer.journaled_commits += 1;
         } else {
             self.checkpoint(writer, transaction)?;
         }
         self.publish(writer)?;
         if !effects.dropped_cells.is_empty() {
-            self.container.erase_cells(&effects.dropped_cells).map_err(cells_failed("erasing shred cells"))?;
+            self.container
+                .erase_cells(&effects.dropped_cells)
+                .map_err(cells_failed("erasing shred cells"))?;
             writer.erased.extend_from_slice(&effects.dropped_cells);
         }
         Ok(())
@@ -336,10 +386,16 @@ impl Committer {
     pub(crate) fn close(&self) -> Result<()> {
         let mut writer = lock(&self.writer);
         if let Some(reason) = &writer.closed {
-            return Err(Error::Closed { reason: reason.clone() });
+            return Err(Error::Closed {
+                reason: reason.clone(),
+            });
         }
         let dirty = writer.journaled_commits > 0 || !writer.erased.is_empty();
-        let result = if dirty { self.checkpoint_now(&mut writer) } else { Ok(()) };
+        let result = if dirty {
+            self.checkpoint_now(&mut writer)
+        } else {
+            Ok(())
+        };
         writer.closed = Some("it was closed".into());
         result
     }
@@ -355,17 +411,37 @@ impl Committer {
 
     fn begin(&self, writer: &Writer) -> Result<WriteTransaction> {
         if let Some(reason) = &writer.closed {
-            return Err(Error::Closed { reason: reason.clone() });
+            return Err(Error::Closed {
+                reason: reason.clone(),
+            });
         }
-        let mut transaction = self.database().begin_write().map_err(failed("beginning a transaction"))?;
+        let mut transaction = self
+            .database()
+            .begin_write()
+            .map_err(|error| self.explain(failed("beginning a transaction")(error)))?;
         transaction
             .set_durability(Durability::None)
-            .map_err(|error| Error::Storage { doing: "beginning a transaction", reason: error.to_string() })?;
+            .map_err(|error| Error::Storage {
+                doing: "beginning a transaction",
+                reason: error.to_string(),
+            })?;
         Ok(transaction)
     }
 
+    /// redb tells once what failed, and from then on only that something did: the container remembers what it was.
+    fn explain(&self, error: Error) -> Error {
+        match (error, self.container.failure()) {
+            (Error::Closed { .. }, Some(failure)) => Error::Closed {
+                reason: format!("{failure}; open it again"),
+            },
+            (error, _) => error,
+        }
+    }
+
     fn database(&self) -> &Database {
-        self.database.as_ref().expect("the database is there until the committer is dropped")
+        self.database
+            .as_ref()
+            .expect("the database is there until the committer is dropped")
     }
 }
 
@@ -405,7 +481,9 @@ impl Group<'_> {
                     }
                     let mut first = Some(error);
                     for mut member in self.members.drain(..) {
-                        let error = first.take().unwrap_or_else(|| Error::Closed { reason: reason.clone() });
+                        let error = first.take().unwrap_or_else(|| Error::Closed {
+                            reason: reason.clone(),
+                        });
                         member.change.conclude(Err(error));
                         member.turn.give(TurnState::Done);
                     }
@@ -428,7 +506,9 @@ impl Group<'_> {
 
         let mut index = 0;
         while index < self.members.len() {
-            if changes.journal_bytes() > JOURNALED_BYTES_MAX || changes.cell_changes() > CELLS_PER_COMMIT_MAX / 2 {
+            if changes.journal_bytes() > JOURNALED_BYTES_MAX
+                || changes.cell_changes() > CELLS_PER_COMMIT_MAX / 2
+            {
                 self.requeue_from(index);
                 break;
             }
@@ -456,7 +536,9 @@ impl Group<'_> {
         }
         let effects = changes.into_effects();
         let freed = std::mem::take(&mut writer.erased);
-        self.committer.make_durable(writer, transaction, effects).inspect_err(|_| writer.erased = freed)?;
+        self.committer
+            .make_durable(writer, transaction, effects)
+            .inspect_err(|_| writer.erased = freed)?;
         Ok(Attempt::Durable)
     }
 
@@ -479,7 +561,9 @@ enum Attempt {
 impl Drop for Group<'_> {
     fn drop(&mut self) {
         for mut member in self.members.drain(..) {
-            member.change.conclude(Err(Error::Closed { reason: "the writer panicked".into() }));
+            member.change.conclude(Err(Error::Closed {
+                reason: "the writer panicked".into(),
+            }));
             member.turn.give(TurnState::Done);
         }
         self.committer.hand_over_lead();
@@ -499,11 +583,18 @@ fn begin_snapshot(database: &Database, place: &Arc<PlaceKey>, sequence: u64) -> 
 }
 
 /// Commits in two phases with the allocator state, under the next generation of the journal.
-fn commit_checkpoint(mut transaction: WriteTransaction, place: &Arc<PlaceKey>, generation: u64) -> Result<()> {
+fn commit_checkpoint(
+    mut transaction: WriteTransaction,
+    place: &Arc<PlaceKey>,
+    generation: u64,
+) -> Result<()> {
     Transaction::new(&transaction, Arc::clone(place)).put_fact(FACT_GENERATION, generation)?;
     transaction
         .set_durability(Durability::Immediate)
-        .map_err(|error| Error::Storage { doing: "committing", reason: error.to_string() })?;
+        .map_err(|error| Error::Storage {
+            doing: "committing",
+            reason: error.to_string(),
+        })?;
     transaction.set_two_phase_commit(true);
     transaction.set_quick_repair(true);
     transaction.commit().map_err(failed("committing"))

@@ -72,11 +72,19 @@ impl HeadRecord {
         self.live_epochs
             .iter_mut()
             .find(|live| live.epoch == epoch)
-            .ok_or_else(|| Error::damaged(format!("epoch {epoch}"), "a data key refers to it, but it is retired"))
+            .ok_or_else(|| {
+                Error::damaged(
+                    format!("epoch {epoch}"),
+                    "a data key refers to it, but it is retired",
+                )
+            })
     }
 
     pub(crate) fn references(&self, epoch: EpochNumber) -> u64 {
-        self.live_epochs.iter().find(|live| live.epoch == epoch).map_or(0, |live| live.references)
+        self.live_epochs
+            .iter()
+            .find(|live| live.epoch == epoch)
+            .map_or(0, |live| live.references)
     }
 }
 
@@ -233,7 +241,8 @@ pub(crate) fn encode<R: Record>(place: &PlaceKey, row_key: &[u8], record: &R) ->
 /// Decodes what [`encode`] made for this very row; anything else is damage.
 pub(crate) fn decode<R: Record>(place: &PlaceKey, row_key: &[u8], row: &[u8]) -> Result<R> {
     let body = checked_body(place, R::TABLE, row_key, row)?;
-    postcard::from_bytes(&body[1..]).map_err(|error| damaged(R::TABLE, &format!("it does not decode: {error}")))
+    postcard::from_bytes(&body[1..])
+        .map_err(|error| damaged(R::TABLE, &format!("it does not decode: {error}")))
 }
 
 fn checked_body<'r>(place: &PlaceKey, table: Table, row_key: &[u8], row: &'r [u8]) -> Result<&'r [u8]> {
@@ -242,7 +251,10 @@ fn checked_body<'r>(place: &PlaceKey, table: Table, row_key: &[u8], row: &'r [u8
     };
     let (body, tag) = row.split_at(split);
     if crypto::place_tag(place, table as u8, row_key, body)[..] != *tag {
-        return Err(damaged(table, "its tag does not fit: damaged, or moved here from another place"));
+        return Err(damaged(
+            table,
+            "its tag does not fit: damaged, or moved here from another place",
+        ));
     }
     check_format(table, body)?;
     Ok(body)
@@ -251,7 +263,10 @@ fn checked_body<'r>(place: &PlaceKey, table: Table, row_key: &[u8], row: &'r [u8
 fn check_format(table: Table, row: &[u8]) -> Result<()> {
     match row.first() {
         Some(&RECORD_FORMAT) => Ok(()),
-        Some(other) => Err(damaged(table, &format!("its format {other} is not known to this version"))),
+        Some(other) => Err(damaged(
+            table,
+            &format!("its format {other} is not known to this version"),
+        )),
         None => Err(damaged(table, "it is empty")),
     }
 }
@@ -275,7 +290,11 @@ pub(crate) enum Body {
     /// The sealed value follows the header.
     Inline { commitment: [u8; 32] },
     /// The sealed value stands in chunks of its own; an empty sealed body authenticates this header.
-    Chunked { commitment: [u8; 32], value_id: ValueId, chunks: u32 },
+    Chunked {
+        commitment: [u8; 32],
+        value_id: ValueId,
+        chunks: u32,
+    },
     /// Gone for good.
     Destroyed { at_ms: u64 },
 }
@@ -302,11 +321,21 @@ pub(crate) enum HeaderCheck {
 
 impl<'r> VersionRow<'r> {
     /// Begins a row; the sealed body is appended to it.
-    pub(crate) fn begin(place: &PlaceKey, row_key: &[u8], header: &VersionHeader, body_bytes: usize) -> Vec<u8> {
+    pub(crate) fn begin(
+        place: &PlaceKey,
+        row_key: &[u8],
+        header: &VersionHeader,
+        body_bytes: usize,
+    ) -> Vec<u8> {
         let header_bytes = postcard::to_allocvec(header).expect("headers encode into memory");
-        let mut row = Vec::with_capacity(VERSION_PREFIX_BYTES + header_bytes.len() + PLACE_TAG_BYTES + body_bytes);
+        let mut row =
+            Vec::with_capacity(VERSION_PREFIX_BYTES + header_bytes.len() + PLACE_TAG_BYTES + body_bytes);
         row.push(RECORD_FORMAT);
-        row.extend_from_slice(&u32::try_from(header_bytes.len()).expect("labels are limited").to_le_bytes());
+        row.extend_from_slice(
+            &u32::try_from(header_bytes.len())
+                .expect("labels are limited")
+                .to_le_bytes(),
+        );
         row.extend_from_slice(&header_bytes);
         let tag = crypto::place_tag(place, Table::Versions as u8, row_key, &row);
         row.extend_from_slice(&tag);
@@ -322,7 +351,10 @@ impl<'r> VersionRow<'r> {
     pub(crate) fn parse(place: &PlaceKey, row_key: &[u8], row: &'r [u8], check: HeaderCheck) -> Result<Self> {
         let short = || damaged(Table::Versions, "it is too short");
         check_format(Table::Versions, row)?;
-        let len = row.get(1..VERSION_PREFIX_BYTES).and_then(|len| len.try_into().ok()).map(u32::from_le_bytes);
+        let len = row
+            .get(1..VERSION_PREFIX_BYTES)
+            .and_then(|len| len.try_into().ok())
+            .map(u32::from_le_bytes);
         let len = usize::try_from(len.ok_or_else(short)?).map_err(|_| short())?;
         let tagged = VERSION_PREFIX_BYTES.checked_add(len).ok_or_else(short)?;
         let sealed_from = tagged.checked_add(PLACE_TAG_BYTES).ok_or_else(short)?;
@@ -335,7 +367,11 @@ impl<'r> VersionRow<'r> {
         let header_bytes = &row[VERSION_PREFIX_BYTES..tagged];
         let header = postcard::from_bytes(header_bytes)
             .map_err(|error| damaged(Table::Versions, &format!("its header does not decode: {error}")))?;
-        Ok(Self { header, header_bytes, sealed: &row[sealed_from..] })
+        Ok(Self {
+            header,
+            header_bytes,
+            sealed: &row[sealed_from..],
+        })
     }
 }
 
@@ -362,12 +398,17 @@ impl DataKeyRow {
 
     pub(crate) fn decode(row: &[u8]) -> Result<Self> {
         check_format(Table::DataKeys, row)?;
-        let row: &[u8; Self::BYTES] =
-            row.try_into().map_err(|_| damaged(Table::DataKeys, "it has the wrong length"))?;
+        let row: &[u8; Self::BYTES] = row
+            .try_into()
+            .map_err(|_| damaged(Table::DataKeys, "it has the wrong length"))?;
         let (mut epoch, mut nonce, mut sealed) = ([0; 4], [0; 12], [0; 48]);
         epoch.copy_from_slice(&row[1..5]);
         nonce.copy_from_slice(&row[5..17]);
         sealed.copy_from_slice(&row[17..]);
-        Ok(Self { epoch: EpochNumber(u32::from_le_bytes(epoch)), nonce, sealed })
+        Ok(Self {
+            epoch: EpochNumber(u32::from_le_bytes(epoch)),
+            nonce,
+            sealed,
+        })
     }
 }

@@ -22,7 +22,12 @@ pub(crate) trait Rows {
     fn place(&self) -> &PlaceKey;
 
     /// Shows a row, where it lies, to `read`.
-    fn get_with<T>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<T>) -> Result<Option<T>>;
+    fn get_with<T>(
+        &self,
+        table: Table,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> Result<T>,
+    ) -> Result<Option<T>>;
 
     /// Visits the rows with `from <= key < to` in order, until `visit` breaks. `None` for `to`: to the end.
     fn scan(
@@ -51,7 +56,9 @@ pub(crate) trait Rows {
     /// A number kept in the table of facts of the whole store; 0 when it was never written.
     fn fact(&self, name: &str) -> Result<u64> {
         let value = self.get_with(Table::Store, name.as_bytes(), |row| {
-            let bytes = row.try_into().map_err(|_| records::damaged(Table::Store, "it has the wrong length"))?;
+            let bytes = row
+                .try_into()
+                .map_err(|_| records::damaged(Table::Store, "it has the wrong length"))?;
             Ok(u64::from_le_bytes(bytes))
         })?;
         Ok(value.unwrap_or(0))
@@ -70,7 +77,12 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn new(transaction: ReadTransaction, place: Arc<PlaceKey>, sequence: u64) -> Self {
-        Self { transaction, tables: Default::default(), place, sequence }
+        Self {
+            transaction,
+            tables: Default::default(),
+            place,
+            sequence,
+        }
     }
 
     fn table(&self, table: Table) -> Result<&ReadOnlyTable<Bytes, Bytes>> {
@@ -78,7 +90,10 @@ impl Snapshot {
         if let Some(open) = slot.get() {
             return Ok(open);
         }
-        let open = self.transaction.open_table(definition(table)).map_err(failed("opening a table"))?;
+        let open = self
+            .transaction
+            .open_table(definition(table))
+            .map_err(failed("opening a table"))?;
         Ok(slot.get_or_init(|| open))
     }
 }
@@ -88,7 +103,12 @@ impl Rows for Snapshot {
         &self.place
     }
 
-    fn get_with<T>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<T>) -> Result<Option<T>> {
+    fn get_with<T>(
+        &self,
+        table: Table,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> Result<T>,
+    ) -> Result<Option<T>> {
         match self.table(table)?.get(key).map_err(failed("reading a row"))? {
             Some(row) => read(row.value()).map(Some),
             None => Ok(None),
@@ -149,7 +169,12 @@ const FACT_CELLS_USED: &str = "cells_used";
 
 impl<'t> Transaction<'t> {
     pub(crate) fn new(transaction: &'t WriteTransaction, place: Arc<PlaceKey>) -> Self {
-        Self { transaction, tables: Default::default(), place, effects: Effects::default() }
+        Self {
+            transaction,
+            tables: Default::default(),
+            place,
+            effects: Effects::default(),
+        }
     }
 
     pub(crate) fn into_effects(self) -> Effects {
@@ -174,13 +199,19 @@ impl<'t> Transaction<'t> {
         if let Some(open) = slot.get() {
             return Ok(open);
         }
-        let open = self.transaction.open_table(definition(table)).map_err(failed("opening a table"))?;
+        let open = self
+            .transaction
+            .open_table(definition(table))
+            .map_err(failed("opening a table"))?;
         Ok(slot.get_or_init(|| RefCell::new(open)))
     }
 
     /// Writes a row, new or in place of the old one.
     pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
-        self.table(table)?.borrow_mut().insert(key, value).map_err(failed("writing a row"))?;
+        self.table(table)?
+            .borrow_mut()
+            .insert(key, value)
+            .map_err(failed("writing a row"))?;
         self.note(JournalOp::Put { table, key, value });
         Ok(())
     }
@@ -195,11 +226,19 @@ impl<'t> Transaction<'t> {
     }
 
     /// Writes a row if it is still as expected; says whether it was.
-    pub(crate) fn replace(&mut self, table: Table, key: &[u8], expected: &[u8], value: &[u8]) -> Result<bool> {
+    pub(crate) fn replace(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        expected: &[u8],
+        value: &[u8],
+    ) -> Result<bool> {
         {
             let mut open = self.table(table)?.borrow_mut();
             match open.get_mut(key).map_err(failed("reading a row"))? {
-                Some(mut row) if row.value() == expected => row.insert(value).map_err(failed("writing a row"))?,
+                Some(mut row) if row.value() == expected => {
+                    row.insert(value).map_err(failed("writing a row"))?
+                }
                 _ => return Ok(false),
             };
         }
@@ -209,7 +248,12 @@ impl<'t> Transaction<'t> {
 
     /// Removes a row; says whether there was one.
     pub(crate) fn remove(&mut self, table: Table, key: &[u8]) -> Result<bool> {
-        let was_there = self.table(table)?.borrow_mut().remove(key).map_err(failed("removing a row"))?.is_some();
+        let was_there = self
+            .table(table)?
+            .borrow_mut()
+            .remove(key)
+            .map_err(failed("removing a row"))?
+            .is_some();
         if was_there {
             self.note(JournalOp::Remove { table, key });
         }
@@ -283,7 +327,12 @@ impl Rows for Transaction<'_> {
         &self.place
     }
 
-    fn get_with<T>(&self, table: Table, key: &[u8], read: impl FnOnce(&[u8]) -> Result<T>) -> Result<Option<T>> {
+    fn get_with<T>(
+        &self,
+        table: Table,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> Result<T>,
+    ) -> Result<Option<T>> {
         let open = self.table(table)?.borrow();
         match open.get(key).map_err(failed("reading a row"))? {
             Some(row) => read(row.value()).map(Some),
@@ -308,15 +357,24 @@ pub(crate) fn cells_used(rows: &impl Rows) -> Result<u64> {
 }
 
 pub(crate) fn parse_cell(table: Table, key: &[u8]) -> Result<CellNumber> {
-    let bytes = key.try_into().map_err(|_| records::damaged(table, "its key has the wrong length"))?;
+    let bytes = key
+        .try_into()
+        .map_err(|_| records::damaged(table, "its key has the wrong length"))?;
     Ok(CellNumber(u64::from_be_bytes(bytes)))
 }
 
 /// One change of a row, as the journal records it: operation and table in one byte, the key's length (2 bytes) and the
 /// key; for a put the value's length (4 bytes) and the value. Numbers are little-endian.
 enum JournalOp<'a> {
-    Put { table: Table, key: &'a [u8], value: &'a [u8] },
-    Remove { table: Table, key: &'a [u8] },
+    Put {
+        table: Table,
+        key: &'a [u8],
+        value: &'a [u8],
+    },
+    Remove {
+        table: Table,
+        key: &'a [u8],
+    },
 }
 
 const REMOVE_BIT: u8 = 0x80;
@@ -328,10 +386,18 @@ impl<'a> JournalOp<'a> {
             Self::Remove { table, key } => (*table as u8 | REMOVE_BIT, key),
         };
         out.push(op);
-        out.extend_from_slice(&u16::try_from(key.len()).expect("keys of rows are short").to_le_bytes());
+        out.extend_from_slice(
+            &u16::try_from(key.len())
+                .expect("keys of rows are short")
+                .to_le_bytes(),
+        );
         out.extend_from_slice(key);
         if let Self::Put { value, .. } = self {
-            out.extend_from_slice(&u32::try_from(value.len()).expect("rows are below 4 GiB").to_le_bytes());
+            out.extend_from_slice(
+                &u32::try_from(value.len())
+                    .expect("rows are below 4 GiB")
+                    .to_le_bytes(),
+            );
             out.extend_from_slice(value);
         }
     }
@@ -355,17 +421,26 @@ pub(crate) fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E
     move |error| match error.into() {
         redb::Error::Corrupted(reason) => Error::damaged("a page", reason),
         redb::Error::Io(error) => io_failed(doing, error),
-        redb::Error::DatabaseClosed | redb::Error::PreviousIo => {
-            Error::Closed { reason: "an earlier read or write of its file failed; open it again".into() }
-        }
-        other => Error::Storage { doing, reason: other.to_string() },
+        redb::Error::DatabaseClosed | redb::Error::PreviousIo => Error::Closed {
+            reason: "an earlier read or write of its file failed; open it again".into(),
+        },
+        other => Error::Storage {
+            doing,
+            reason: other.to_string(),
+        },
     }
 }
 
 fn io_failed(doing: &'static str, error: std::io::Error) -> Error {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<ContainerError>()) {
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<ContainerError>())
+    {
         Some(container) => container_failed(doing, container),
-        None => Error::Storage { doing, reason: error.to_string() },
+        None => Error::Storage {
+            doing,
+            reason: error.to_string(),
+        },
     }
 }
 
@@ -374,7 +449,10 @@ pub(crate) fn container_failed(doing: &'static str, error: &ContainerError) -> E
     if error.is_damage() {
         Error::damaged("the file", error.to_string())
     } else {
-        Error::Storage { doing, reason: error.to_string() }
+        Error::Storage {
+            doing,
+            reason: error.to_string(),
+        }
     }
 }
 

@@ -12,7 +12,10 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), kms: SimulatedKms::new() }
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            kms: SimulatedKms::new(),
+        }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -59,12 +62,18 @@ pub(crate) fn value(n: u32) -> String {
 /// Reads what [`fill`] wrote.
 pub(crate) fn check_filled(organization: &Organization, count: u32) {
     for n in 0..count {
-        assert_eq!(organization.get(&format!("s/{n}")).unwrap().value, value(n).as_bytes(), "secret {n}");
+        assert_eq!(
+            organization.get(&format!("s/{n}")).unwrap().value,
+            value(n).as_bytes(),
+            "secret {n}"
+        );
     }
 }
 
 /// Nothing is wrong with the store, and every value opens.
 pub(crate) fn assert_sound(store: &Store) {
-    let report = store.verify(keystead::VerifyOptions { open_values: true }, |_| {}).unwrap();
+    let report = store
+        .verify(keystead::VerifyOptions { open_values: true }, |_| {})
+        .unwrap();
     assert!(report.is_clean() && report.unopened.is_empty(), "{report:#?}");
 }

@@ -15,14 +15,14 @@ use super::error::ContainerError;
 /// - After [`sync`](Self::sync) returned, everything written and every length set before it survives a loss of power.
 /// - Without a sync, each sector (512 bytes, aligned) of a write survives whole or not at all, independent of any other.
 /// - Lengths reach the disk in the order in which they were set, and never later than a sync that follows them.
+#[cfg_attr(
+    not(feature = "simulation"),
+    allow(unreachable_pub, reason = "public for the simulated disk alone")
+)]
+#[allow(clippy::len_without_is_empty, reason = "a disk is not a collection")]
 pub trait Disk: Debug + Send + Sync + 'static {
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
-
-    /// True when the length is 0.
-    fn is_empty(&self) -> io::Result<bool> {
-        Ok(self.len()? == 0)
-    }
 
     /// Sets the length in bytes: cuts off the end, or appends zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;

@@ -130,7 +130,6 @@ pub(crate) fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn the_regions_lie_where_the_format_says() {
@@ -154,6 +153,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
         #[test]
         fn a_page_segment_is_the_nth_that_holds_no_cells(cells in proptest::collection::btree_set(0u32..60, 0..30)) {
             let layout = Layout { page_blocks: 0, cell_segments: cells.iter().copied().collect() };
@@ -169,20 +170,21 @@ mod tests {
             cells in proptest::collection::btree_set(0u32..14, 0..4),
         ) {
             let layout = Layout { page_blocks, cell_segments: cells.into_iter().collect() };
-            let mut taken = BTreeSet::new();
-            let mut take = |from: u64, bytes: u64| {
-                assert!(from + bytes <= layout.file_bytes());
-                (from / 16..(from + bytes) / 16).all(|unit| taken.insert(unit))
-            };
+            let mut taken = Vec::new();
             for block in 0..page_blocks {
-                prop_assert!(take(layout.block_offset(block), BLOCK_BYTES));
-                prop_assert!(take(layout.tag_offset(block), TAG_BYTES as u64));
-                prop_assert_eq!(layout.tag_offset(block) / SECTOR_BYTES, (layout.tag_offset(block) + 15) / SECTOR_BYTES);
+                let tag = layout.tag_offset(block);
+                prop_assert_eq!(tag / SECTOR_BYTES, (tag + TAG_BYTES as u64 - 1) / SECTOR_BYTES);
+                taken.push((tag, tag + TAG_BYTES as u64));
+                taken.push((layout.block_offset(block), layout.block_offset(block) + BLOCK_BYTES));
             }
-            for cell in (0..layout.cell_capacity()).step_by(97) {
-                prop_assert!(take(layout.cell_offset(cell).unwrap(), CELL_BYTES));
+            for cell in 0..layout.cell_capacity() {
+                let offset = layout.cell_offset(cell).unwrap();
+                taken.push((offset, offset + CELL_BYTES));
             }
             prop_assert_eq!(layout.cell_offset(layout.cell_capacity()), None);
+            taken.sort_unstable();
+            prop_assert!(taken.is_sorted_by(|one, next| one.1 <= next.0));
+            prop_assert!(taken.last().unwrap().1 <= layout.file_bytes());
         }
 
         #[test]

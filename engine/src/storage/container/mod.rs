@@ -81,7 +81,7 @@ mod file;
 mod geometry;
 mod header;
 mod journal;
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(test)]
 mod memory;
 mod pages;
 mod tags;
@@ -92,11 +92,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 pub(crate) use cells::CellNumber;
+#[cfg_attr(
+    not(feature = "simulation"),
+    allow(unreachable_pub, reason = "public for the simulated disk alone")
+)]
 pub use disk::Disk;
 pub(crate) use error::ContainerError;
 pub(crate) use file::{FileDisk, NewFile};
 pub(crate) use journal::Journal;
-#[cfg(any(test, feature = "simulation"))]
+#[cfg(test)]
 pub(crate) use memory::MemoryDisk;
 pub(crate) use pages::PageFile;
 

@@ -66,6 +66,12 @@ fn read_rows(database: &Database) -> Result<Rows, redb::Error> {
     Ok(rows)
 }
 
+fn flip_in_place(disk: &MemoryDisk, at: usize, bit: u8) {
+    let mut byte = [0];
+    disk.read_at(at as u64, &mut byte).unwrap();
+    disk.write_at(at as u64, &[byte[0] ^ 1 << bit]).unwrap();
+}
+
 /// A disk in memory whose writing operation number `fails_at` (counted from 0) fails, once.
 #[derive(Debug)]
 struct FailingDisk {

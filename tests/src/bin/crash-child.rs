@@ -1,0 +1,52 @@
+//! A process that works on a store until it is killed: the tests' real second process.
+//!
+//! `crash-child STORE KEYRING REWRAP_BATCH` opens the store, lets its re-wrap job go on, writes, and says on standard output,
+//! a line each, what was acknowledged: `open`, `put PATH VALUE`, `done`.
+
+use keystead::{Backend, Store};
+use keystead_managed::ManagedBackend;
+use std::io::Write;
+use std::path::PathBuf;
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let mut next = |what: &str| {
+        arguments
+            .next()
+            .ok_or_else(|| anyhow::anyhow!("missing argument: {what}"))
+    };
+    let store = PathBuf::from(next("store")?);
+    let keyrings = PathBuf::from(next("directory of the keyrings")?);
+    let batch: usize = next("re-wrap batch")?.parse()?;
+    let run: u64 = next("number of this run")?.parse()?;
+
+    let store = Store::options()
+        .backend(Backend::new(ManagedBackend::keyring(keyrings.join("managed.keyring"))).named("managed"))
+        .backend(
+            Backend::new(ManagedBackend::keyring(keyrings.join("customer.keyring"))).named("customer-kms"),
+        )
+        .rewrap_batch(batch)
+        .open(store)?;
+    let acme = store.organization("acme")?;
+    let mut out = std::io::stdout().lock();
+    let mut say = |line: String| -> std::io::Result<()> {
+        writeln!(out, "{line}")?;
+        out.flush()
+    };
+    say("open".into())?;
+    let job = acme.rewrap_job().ok();
+    for n in 0_u64.. {
+        let (path, value) = (format!("crash/{run}/{n}"), format!("value {run} {n}"));
+        acme.put(&path, &value)?;
+        say(format!("put {path} {value}"))?;
+        let finished = match &job {
+            Some(job) => job.status()?.state == keystead::RewrapState::Done,
+            None => true,
+        };
+        if finished {
+            break;
+        }
+    }
+    say("done".into())?;
+    Ok(())
+}
