@@ -117,9 +117,10 @@ impl Emulator {
         let python = install().context("installing the AWS emulators")?;
         let process = Process::start(&python, kind.name())
             .with_context(|| format!("starting the AWS emulator {}", kind.name()))?;
+        let port = process.port().context("the emulator has no port")?;
         Ok(Self {
             kind,
-            endpoint: format!("http://127.0.0.1:{}", process.port()),
+            endpoint: format!("http://127.0.0.1:{port}"),
             process,
         })
     }
@@ -166,6 +167,15 @@ impl Emulator {
     /// Where KMS, STS and IAM answer, such as `http://127.0.0.1:40123`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// The same over HTTPS, and the certificate to trust there (PEM, for 127.0.0.1, of this process alone). Only
+    /// ministack has it.
+    pub fn https(&self) -> Option<(String, &str)> {
+        Some((
+            format!("https://127.0.0.1:{}", self.process.https_port()?),
+            self.process.certificate()?,
+        ))
     }
 
     /// The owner's side of the emulator's usual account, in [`REGION`].

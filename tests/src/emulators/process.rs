@@ -10,6 +10,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 
 use super::install::last_lines;
 use super::pause_a_moment;
@@ -25,7 +26,8 @@ const LOG_END_BYTES: u64 = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
-    port: u16,
+    /// What the emulator announced: its ports, its certificate.
+    facts: Value,
     /// Its standard error: a file without a name, so that nothing is left behind.
     log: File,
     /// The emulator ends when this pipe closes, and the system closes it however this process ends.
@@ -58,21 +60,21 @@ impl Process {
         // From here on the process is ended if anything goes wrong.
         let mut this = Self {
             child,
-            port: 0,
+            facts: Value::Null,
             log,
             _alive: alive,
         };
-        let (announce, announced) = channel();
+        let (announce, announced) = channel::<serde_json::Result<Value>>();
         std::thread::spawn(move || {
             // Reads on to the end, so that the emulator never waits for a full pipe.
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Some(port) = line.strip_prefix("port ") {
-                    let _ = announce.send(port.trim().parse::<u16>());
+                if line.starts_with('{') {
+                    let _ = announce.send(serde_json::from_str(&line));
                 }
             }
         });
-        this.port = match announced.recv_timeout(START_DEADLINE) {
-            Ok(port) => port.context("the emulator announced a port that is none")?,
+        this.facts = match announced.recv_timeout(START_DEADLINE) {
+            Ok(facts) => facts.context("the emulator announced something that is not JSON")?,
             Err(_) => bail!("it did not say its port; the end of its log:\n{}", this.log_end()),
         };
         this.wait_until_it_listens()?;
@@ -85,7 +87,8 @@ impl Process {
     )]
     fn wait_until_it_listens(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        let port = self.port().context("the emulator announced no port")?;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if let Some(status) = self.child.try_wait()? {
                 bail!("it ended with {status}; the end of its log:\n{}", self.log_end());
             }
@@ -100,8 +103,25 @@ impl Process {
         Ok(())
     }
 
-    pub(super) fn port(&self) -> u16 {
-        self.port
+    /// The port of plain HTTP.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.number("port")
+    }
+
+    /// The port of HTTPS, where the emulator has one.
+    pub(super) fn https_port(&self) -> Option<u16> {
+        self.number("https_port")
+    }
+
+    /// The certificate of the HTTPS port, as PEM.
+    pub(super) fn certificate(&self) -> Option<&str> {
+        self.facts["certificate"].as_str()
+    }
+
+    fn number(&self, fact: &str) -> Option<u16> {
+        self.facts[fact]
+            .as_u64()
+            .and_then(|number| u16::try_from(number).ok())
     }
 
     /// Sends a signal by its name, such as `STOP`.
