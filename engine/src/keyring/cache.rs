@@ -359,3 +359,6 @@ impl Entries {
 /// When an unwrapping began: its lifetime is counted from here.
 #[derive(Clone, Copy)]
 pub(crate) struct Unwrapped(Instant);
+
+#[cfg(test)]
+mod tests;

@@ -620,3 +620,6 @@ fn cells_failed(doing: &'static str) -> impl FnOnce(ContainerError) -> Error {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! The cache's lifetimes, on a clock that the tests move.
+
+use super::{CachePolicy, EpochKey, EpochKeyCache, Lookup};
+use crate::env::Env;
+use crate::names::{EpochNumber, KeyName, OrganizationId};
+use keystead_backend::{BackendError, ErrorCode};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A clock that stands still until it is moved; the wall clock may run ahead of the steady one, as after a suspended night.
+#[derive(Debug, Default)]
+struct Clock {
+    steady_ms: AtomicU64,
+    asleep_ms: AtomicU64,
+    random: Mutex<u8>,
+}
+
+impl Env for Clock {
+    fn now(&self) -> Duration {
+        let asleep = self.asleep_ms.load(Ordering::SeqCst);
+        Duration::from_millis(1_000_000 + self.steady_ms.load(Ordering::SeqCst) + asleep)
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.steady_ms.load(Ordering::SeqCst))
+    }
+
+    fn fill_random(&self, out: &mut [u8]) -> Result<(), std::io::Error> {
+        let mut random = self.random.lock().unwrap();
+        *random += 1;
+        out.fill(*random);
+        Ok(())
+    }
+}
+
+const LIFETIME_MS: u64 = 10_000;
+
+fn cache(entries_max: usize) -> (Arc<Clock>, Arc<EpochKeyCache>) {
+    let clock = Arc::new(Clock::default());
+    let policy = CachePolicy {
+        lifetime: Duration::from_millis(LIFETIME_MS),
+        entries_max,
+        failure_lifetime: Duration::from_millis(1000),
+    };
+    let cache = EpochKeyCache::new(Arc::clone(&clock) as _, policy);
+    (clock, cache)
+}
+
+fn id(org: u32, epoch: u32) -> (OrganizationId, EpochNumber) {
+    (OrganizationId(org), EpochNumber(epoch))
+}
+
+fn insert(cache: &Arc<EpochKeyCache>, org: u32, epoch: u32, kms_key: &str) {
+    let key = Arc::new(EpochKey::new(EpochNumber(epoch), &[1; 32]));
+    cache.insert(id(org, epoch), key, KeyName::stored(kms_key), cache.now());
+}
+
+fn error(code: ErrorCode) -> BackendError {
+    BackendError::new(code, "a test says so")
+}
+
+#[test]
+fn a_key_lives_for_its_lifetime_from_its_unwrapping_and_use_does_not_extend_it() {
+    let (clock, cache) = cache(10);
+    insert(&cache, 1, 1, "k");
+    for _ in 0..9 {
+        clock.steady_ms.fetch_add(1000, Ordering::SeqCst);
+        assert!(matches!(
+            cache.lookup(id(1, 1)),
+            Lookup::Cached(_) | Lookup::Aging(_)
+        ));
+    }
+    clock.steady_ms.fetch_add(1000, Ordering::SeqCst);
+    assert!(matches!(cache.lookup(id(1, 1)), Lookup::Missing));
+}
+
+#[test]
+fn a_night_asleep_counts() {
+    let (clock, cache) = cache(10);
+    insert(&cache, 1, 1, "k");
+    clock.asleep_ms.fetch_add(LIFETIME_MS, Ordering::SeqCst);
+    assert!(matches!(cache.lookup(id(1, 1)), Lookup::Missing));
+}
+
+#[test]
+fn after_half_of_its_lifetime_one_caller_is_asked_to_renew_it() {
+    let (clock, cache) = cache(10);
+    insert(&cache, 1, 1, "k");
+    clock.steady_ms.store(LIFETIME_MS / 2, Ordering::SeqCst);
+    assert!(matches!(cache.lookup(id(1, 1)), Lookup::Aging(_)));
+    assert!(
+        matches!(cache.lookup(id(1, 1)), Lookup::Cached(_)),
+        "the others go on"
+    );
+}
+
+#[test]
+fn an_outage_leaves_the_key_and_asks_again_a_moment_later() {
+    let (clock, cache) = cache(10);
+    insert(&cache, 1, 1, "k");
+    clock.steady_ms.store(LIFETIME_MS / 2, Ordering::SeqCst);
+    assert!(matches!(cache.lookup(id(1, 1)), Lookup::Aging(_)));
+    cache.failed(id(1, 1), &KeyName::stored("k"), &error(ErrorCode::Unavailable));
+    assert!(matches!(cache.lookup(id(1, 1)), Lookup::Cached(_)), "not at once");
+    clock.steady_ms.fetch_add(1000, Ordering::SeqCst);
+    assert!(matches!(cache.lookup(id(1, 1)), Lookup::Aging(_)));
+}
+
+#[test]
+fn a_key_that_was_taken_away_goes_at_once_with_all_that_it_had_unwrapped_for_its_organization() {
+    let (_, cache) = cache(10);
+    insert(&cache, 1, 1, "revoked");
+    insert(&cache, 1, 2, "revoked");
+    insert(&cache, 1, 3, "other");
+    insert(&cache, 2, 1, "revoked");
+    cache.failed(
+        id(1, 1),
+        &KeyName::stored("revoked"),
+        &error(ErrorCode::AccessDenied),
+    );
+    assert!(matches!(cache.lookup(id(1, 1)), Lookup::Failed(..)));
+    assert!(matches!(cache.lookup(id(1, 2)), Lookup::Missing));
+    assert!(matches!(cache.lookup(id(1, 3)), Lookup::Cached(_)));
+    assert!(
+        matches!(cache.lookup(id(2, 1)), Lookup::Cached(_)),
+        "another organization's key of that name is another key"
+    );
+}
+
+#[test]
+fn a_refusal_is_remembered_for_a_moment() {
+    let (clock, cache) = cache(10);
+    cache.failed(id(1, 1), &KeyName::stored("k"), &error(ErrorCode::KeyDisabled));
+    assert!(
+        matches!(cache.lookup(id(1, 1)), Lookup::Failed(_, error) if error.code == ErrorCode::KeyDisabled)
+    );
+    clock.steady_ms.fetch_add(1000, Ordering::SeqCst);
+    assert!(matches!(cache.lookup(id(1, 1)), Lookup::Missing));
+}
+
+#[test]
+fn the_cache_is_bounded_and_the_oldest_unwrapping_leaves_first() {
+    let (clock, cache) = cache(3);
+    for epoch in 1..=5 {
+        insert(&cache, 1, epoch, "k");
+        clock.steady_ms.fetch_add(1, Ordering::SeqCst);
+    }
+    assert_eq!(cache.len(), 3);
+    assert!(matches!(cache.lookup(id(1, 2)), Lookup::Missing));
+    assert!(matches!(cache.lookup(id(1, 3)), Lookup::Cached(_)));
+}

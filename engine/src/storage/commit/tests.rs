@@ -1,0 +1,192 @@
+//! The one writer: what a group of changes may and may not do to each other, and what survives.
+
+use super::{Committer, JOURNALED_COMMITS_MAX};
+use crate::crypto::PlaceKey;
+use crate::error::{Error, Result};
+use crate::storage::container::{Container, MemoryDisk};
+use crate::storage::tables::Table;
+use crate::storage::transaction::{Rows, Transaction};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+const ID: [u8; 16] = [7; 16];
+
+fn create(disk: &Arc<MemoryDisk>) -> Committer {
+    let container = Container::create(Arc::clone(disk) as _, ID).unwrap();
+    Committer::create(container, PlaceKey::of_store(&ID), 8 << 20).unwrap()
+}
+
+/// Opens what a loss of power would leave of a disk that never forgets: everything, but no goodbye.
+fn open_after_crash(disk: &MemoryDisk) -> Committer {
+    let disk = Arc::new(MemoryDisk::from_bytes(disk.to_bytes()));
+    Committer::open(
+        Container::open(disk as _).unwrap(),
+        PlaceKey::of_store(&ID),
+        8 << 20,
+    )
+    .unwrap()
+}
+
+fn put(key: u32) -> impl FnMut(&mut Transaction<'_>) -> Result<()> {
+    move |transaction| transaction.put(Table::Secrets, &key.to_be_bytes(), b"row")
+}
+
+fn has(committer: &Committer, key: u32) -> bool {
+    committer
+        .snapshot()
+        .get_with(Table::Secrets, &key.to_be_bytes(), |_| Ok(()))
+        .unwrap()
+        .is_some()
+}
+
+#[test]
+fn what_is_acknowledged_survives_a_crash_whether_journaled_or_checkpointed() {
+    let disk = Arc::new(MemoryDisk::new());
+    let committer = create(&disk);
+    let last = u32::try_from(JOURNALED_COMMITS_MAX).unwrap() * 2 + 10;
+    for key in 0..last {
+        committer.submit(put(key)).unwrap();
+        if key % 97 == 0 || key + 2 > last {
+            let crashed = open_after_crash(&disk);
+            assert!((0..=key).all(|key| has(&crashed, key)), "after {key}");
+        }
+    }
+}
+
+#[test]
+fn a_change_that_fails_half_way_leaves_nothing_and_costs_the_others_nothing() {
+    let disk = Arc::new(MemoryDisk::new());
+    let committer = create(&disk);
+    std::thread::scope(|threads| {
+        for key in 0..64 {
+            let committer = &committer;
+            threads.spawn(move || {
+                if key % 4 == 0 {
+                    let failed = committer.submit(move |transaction| {
+                        put(key)(transaction)?;
+                        Err::<(), _>(Error::EpochMoved)
+                    });
+                    assert!(matches!(failed, Err(Error::EpochMoved)));
+                } else {
+                    committer.submit(put(key)).unwrap();
+                }
+            });
+        }
+    });
+    for committer in [&committer, &open_after_crash(&disk)] {
+        assert!((0..64).all(|key| has(committer, key) == (key % 4 != 0)));
+    }
+}
+
+#[test]
+fn changes_of_many_threads_are_applied_one_after_the_other() {
+    let disk = Arc::new(MemoryDisk::new());
+    let committer = create(&disk);
+    std::thread::scope(|threads| {
+        for _ in 0..8 {
+            threads.spawn(|| {
+                for _ in 0..100 {
+                    committer
+                        .submit(|transaction| {
+                            let count = transaction.fact("count")?;
+                            transaction.put_fact("count", count + 1)
+                        })
+                        .unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(committer.snapshot().fact("count").unwrap(), 800);
+    assert_eq!(open_after_crash(&disk).snapshot().fact("count").unwrap(), 800);
+}
+
+#[test]
+fn a_change_that_panics_takes_only_its_own_thread_with_it() {
+    let disk = Arc::new(MemoryDisk::new());
+    let committer = create(&disk);
+    let panicked = std::thread::scope(|threads| {
+        threads
+            .spawn(|| committer.submit(|_| -> Result<()> { panic!("a planted panic") }))
+            .join()
+            .is_err()
+    });
+    assert!(panicked);
+    committer.submit(put(1)).unwrap();
+    assert!(has(&committer, 1));
+}
+
+#[test]
+fn a_change_without_a_write_costs_no_commit() {
+    let disk = Arc::new(MemoryDisk::new());
+    let committer = create(&disk);
+    let before = committer.snapshot().sequence;
+    assert_eq!(
+        committer
+            .submit(|transaction| transaction.fact("nothing"))
+            .unwrap(),
+        0
+    );
+    assert_eq!(committer.snapshot().sequence, before);
+}
+
+#[test]
+fn a_shred_cell_is_written_before_its_commit_and_overwritten_after_the_one_that_drops_it() {
+    let disk = Arc::new(MemoryDisk::new());
+    let committer = create(&disk);
+    let cell = committer
+        .submit(|transaction| transaction.stage_cell(Zeroizing::new([9; 32])))
+        .unwrap();
+    let crashed = open_after_crash(&disk);
+    assert_eq!(crashed.container().read_cell(cell).unwrap().as_slice(), [9; 32]);
+    committer
+        .submit(move |transaction| transaction.drop_cell(cell))
+        .unwrap();
+    assert!(committer.container().cell_is_erased(cell).unwrap());
+    assert!(open_after_crash(&disk).container().cell_is_erased(cell).unwrap());
+    // It is free again, and taken before a new one.
+    committer.submit(put(1)).unwrap();
+    assert_eq!(
+        committer
+            .submit(|transaction| transaction.stage_cell(Zeroizing::new([8; 32])))
+            .unwrap(),
+        cell
+    );
+}
+
+#[test]
+fn a_cell_of_a_change_that_failed_is_not_left_behind() {
+    let disk = Arc::new(MemoryDisk::new());
+    let committer = create(&disk);
+    let failed = committer.submit(|transaction| {
+        transaction.stage_cell(Zeroizing::new([9; 32]))?;
+        Err::<(), _>(Error::EpochMoved)
+    });
+    assert!(failed.is_err());
+    assert!((0..64).all(|cell| {
+        committer
+            .container()
+            .cell_is_erased(super::CellNumber(cell))
+            .unwrap()
+    }));
+}
+
+#[test]
+fn a_large_change_goes_past_the_journal() {
+    let disk = Arc::new(MemoryDisk::new());
+    let committer = create(&disk);
+    committer
+        .submit(|transaction| {
+            for key in 0..200_u32 {
+                transaction.put(Table::Chunks, &key.to_be_bytes(), &[3; 60_000])?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(committer.container().journal().used_bytes(), 0);
+    let crashed = open_after_crash(&disk);
+    let row = crashed
+        .snapshot()
+        .get_with(Table::Chunks, &199_u32.to_be_bytes(), |row| Ok(row.len()))
+        .unwrap();
+    assert_eq!(row, Some(60_000));
+}
