@@ -1,7 +1,8 @@
 //! Counts what the engine asks of a KMS: a backend around a backend.
 
 use keystead_backend::{
-    BackendError, Call, Context, Description, KeyBackend, KeyInstance, LockedBytes, OpenRequest, Status, Wrapped,
+    BackendError, Call, Context, Description, KeyBackend, KeyInstance, LockedBytes, OpenRequest, Status,
+    Wrapped,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,14 +24,22 @@ pub(crate) struct Count {
 impl Calls {
     /// What was asked so far; counting begins again at zero.
     pub(crate) fn take(&self) -> Count {
-        Count { wraps: self.wraps.swap(0, Ordering::Relaxed), unwraps: self.unwraps.swap(0, Ordering::Relaxed) }
+        Count {
+            wraps: self.wraps.swap(0, Ordering::Relaxed),
+            unwraps: self.unwraps.swap(0, Ordering::Relaxed),
+        }
     }
 }
 
 impl std::fmt::Display for Count {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let many = |count: u64, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
-        write!(f, "{} and {}", many(self.wraps, "wrap"), many(self.unwraps, "unwrap"))
+        write!(
+            f,
+            "{} and {}",
+            many(self.wraps, "wrap"),
+            many(self.unwraps, "unwrap")
+        )
     }
 }
 
@@ -42,7 +51,10 @@ pub(crate) struct Counted<B> {
 
 impl<B: KeyBackend> Counted<B> {
     pub(crate) fn new(backend: B, calls: &Arc<Calls>) -> Self {
-        Self { backend, calls: Arc::clone(calls) }
+        Self {
+            backend,
+            calls: Arc::clone(calls),
+        }
     }
 }
 
@@ -53,7 +65,10 @@ impl<B: KeyBackend> KeyBackend for Counted<B> {
 
     fn open(&self, request: OpenRequest<'_>) -> Result<Box<dyn KeyInstance>, BackendError> {
         let instance = self.backend.open(request)?;
-        Ok(Box::new(CountedInstance { instance, calls: Arc::clone(&self.calls) }))
+        Ok(Box::new(CountedInstance {
+            instance,
+            calls: Arc::clone(&self.calls),
+        }))
     }
 }
 

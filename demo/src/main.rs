@@ -17,8 +17,8 @@
 
 mod application;
 mod kms;
-mod shred;
 mod show;
+mod shred;
 mod steps;
 mod traffic;
 mod world;
@@ -39,7 +39,11 @@ fn main() -> anyhow::Result<ExitCode> {
         [plugin] if !plugin.starts_with('-') => demonstrate(Path::new(plugin)),
         // The parts that other processes play; the demonstration starts them by itself.
         ["application", directory, plugin, digest] => {
-            let world = World { directory: directory.into(), plugin: plugin.into(), digest: digest.parse()? };
+            let world = World {
+                directory: directory.into(),
+                plugin: plugin.into(),
+                digest: digest.parse()?,
+            };
             application::run(&world).map(|()| ExitCode::SUCCESS)
         }
         ["customer", what, keyring] => {
@@ -62,9 +66,18 @@ fn customer(what: &str, keyring: PathBuf) -> anyhow::Result<()> {
 }
 
 fn demonstrate(plugin: &Path) -> anyhow::Result<ExitCode> {
-    let directory = tempfile::Builder::new().prefix("keystead-demo-").tempdir().context("making a directory")?;
+    let directory = tempfile::Builder::new()
+        .prefix("keystead-demo-")
+        .tempdir()
+        .context("making a directory")?;
     let outcome = steps::all(plugin, directory.path());
     // Removed in any case, and before the summary is the last thing on the screen.
-    directory.close().context("removing the demonstration's directory")?;
-    Ok(if outcome?.end() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    directory
+        .close()
+        .context("removing the demonstration's directory")?;
+    Ok(if outcome?.end() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

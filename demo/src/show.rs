@@ -18,7 +18,11 @@ struct Claim {
 
 impl Show {
     pub(crate) fn begin() -> Self {
-        Self { began: Instant::now(), steps: 0, claims: Vec::new() }
+        Self {
+            began: Instant::now(),
+            steps: 0,
+            claims: Vec::new(),
+        }
     }
 
     /// Begins the next step.
@@ -50,7 +54,11 @@ impl Show {
     pub(crate) fn end(self) -> bool {
         println!("\nWhat was shown, in {}:\n", human(self.began.elapsed()));
         for claim in &self.claims {
-            println!("   {} {}", if claim.held { "[ok]  " } else { "[FAIL]" }, claim.text);
+            println!(
+                "   {} {}",
+                if claim.held { "[ok]  " } else { "[FAIL]" },
+                claim.text
+            );
         }
         let failed = self.claims.iter().filter(|claim| !claim.held).count();
         match failed {
@@ -73,11 +81,19 @@ impl Bar {
         let is_drawn = std::io::stderr().is_terminal();
         let bar = ProgressBar::with_draw_target(
             Some(total),
-            if is_drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
+            if is_drawn {
+                ProgressDrawTarget::stderr()
+            } else {
+                ProgressDrawTarget::hidden()
+            },
         );
         let style = ProgressStyle::with_template("   {bar:40} {pos} of {len} data keys  {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, is_drawn, quarters_said: 0 }
+        Self {
+            bar,
+            is_drawn,
+            quarters_said: 0,
+        }
     }
 
     /// So many data keys have moved; `beside` says what went on meanwhile.
@@ -88,7 +104,10 @@ impl Bar {
         let quarters = done * 4 / total;
         if !self.is_drawn && quarters > self.quarters_said {
             self.quarters_said = quarters;
-            println!("   {:>3} %: {done} of {total} data keys  {beside}", done * 100 / total);
+            println!(
+                "   {:>3} %: {done} of {total} data keys  {beside}",
+                done * 100 / total
+            );
         }
     }
 
@@ -102,7 +121,7 @@ impl Bar {
 pub(crate) fn human(duration: Duration) -> String {
     match duration.as_micros() {
         0..1_000 => format!("{} µs", duration.as_micros()),
-        1_000..10_000_000 => format!("{:.1} ms", duration.as_secs_f64() * 1e3),
+        1_000..1_000_000 => format!("{:.1} ms", duration.as_secs_f64() * 1e3),
         _ => format!("{:.1} s", duration.as_secs_f64()),
     }
 }

@@ -47,7 +47,10 @@ impl Traffic {
                         let secret = acme.get(&secret_path(index)).map_err(|error| error.to_string())?;
                         match secret.value == secret_value(ACME, index).as_bytes() {
                             true => Ok(()),
-                            false => Err(format!("{} has another value than was written", secret_path(index))),
+                            false => Err(format!(
+                                "{} has another value than was written",
+                                secret_path(index)
+                            )),
                         }
                     });
                     done.reads.fetch_add(1, Ordering::Relaxed);
@@ -77,19 +80,30 @@ impl Traffic {
                 tally
             })
         };
-        Self { stop, done, reader, writer }
+        Self {
+            stop,
+            done,
+            reader,
+            writer,
+        }
     }
 
     /// What they did so far.
     pub(crate) fn so_far(&self) -> (u64, u64) {
-        (self.done.reads.load(Ordering::Relaxed), self.done.writes.load(Ordering::Relaxed))
+        (
+            self.done.reads.load(Ordering::Relaxed),
+            self.done.writes.load(Ordering::Relaxed),
+        )
     }
 
     /// Lets them end; what the reader and what the writer did.
     pub(crate) fn end(self) -> anyhow::Result<(Tally, Tally)> {
         self.stop.store(true, Ordering::Relaxed);
         let panicked = |_| anyhow::anyhow!("the reader or the writer panicked");
-        Ok((self.reader.join().map_err(panicked)?, self.writer.join().map_err(panicked)?))
+        Ok((
+            self.reader.join().map_err(panicked)?,
+            self.writer.join().map_err(panicked)?,
+        ))
     }
 }
 
@@ -120,7 +134,9 @@ impl Tally {
     pub(crate) fn describe(&self, what: &str) -> String {
         let mut sorted = self.took.clone();
         sorted.sort_unstable();
-        let at = |share: f64| sorted.get(((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1)));
+        let at = |share: f64| {
+            sorted.get(((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1)))
+        };
         let quantile = |share| human(at(share).copied().unwrap_or_default());
         format!(
             "{:>6} {what}: median {}, 99 of 100 within {}, worst {}; {} errors{}",
@@ -129,7 +145,10 @@ impl Tally {
             quantile(0.99),
             quantile(1.0),
             self.errors,
-            self.first_error.as_ref().map(|error| format!(", the first: {error}")).unwrap_or_default(),
+            self.first_error
+                .as_ref()
+                .map(|error| format!(", the first: {error}"))
+                .unwrap_or_default(),
         )
     }
 }

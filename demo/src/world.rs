@@ -51,12 +51,16 @@ impl World {
 
     /// Loads the plugin if it is the one that is expected.
     pub(crate) fn load_plugin(&self) -> anyhow::Result<Plugin> {
-        Plugin::load(&PluginSource::new(&self.plugin).digest(self.digest)).context("loading the plugin of the customer's KMS")
+        Plugin::load(&PluginSource::new(&self.plugin).digest(self.digest))
+            .context("loading the plugin of the customer's KMS")
     }
 
     /// Options of a store with the managed key linked in and the customer's KMS as a plugin, both counted.
     pub(crate) fn options(&self, kmss: &Kmss) -> anyhow::Result<StoreOptions> {
-        let managed = Counted::new(ManagedBackend::keyring(self.managed_keyring()).create(false), &kmss.managed);
+        let managed = Counted::new(
+            ManagedBackend::keyring(self.managed_keyring()).create(false),
+            &kmss.managed,
+        );
         let customer = Backend::new(Counted::new(self.load_plugin()?, &kmss.customer))
             .named(CUSTOMER_KMS)
             .settings(serde_json::json!({ "keyring": self.customer_keyring(), "create": false }));
@@ -67,7 +71,8 @@ impl World {
 /// Copies a store that is closed.
 pub(crate) fn copy_of(store: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let copy = store.with_file_name(name);
-    std::fs::copy(store, &copy).with_context(|| format!("copying {} to {}", store.display(), copy.display()))?;
+    std::fs::copy(store, &copy)
+        .with_context(|| format!("copying {} to {}", store.display(), copy.display()))?;
     Ok(copy)
 }
 
@@ -78,7 +83,10 @@ pub(crate) fn secret_path(index: usize) -> String {
 
 /// What it was given as its value.
 pub(crate) fn secret_value(organization: &str, index: usize) -> String {
-    format!("{organization}'s secret number {index}: {}", "correct horse battery staple ".repeat(3 + index % 5))
+    format!(
+        "{organization}'s secret number {index}: {}",
+        "correct horse battery staple ".repeat(3 + index % 5)
+    )
 }
 
 /// Where the writer puts what it writes while data keys move.

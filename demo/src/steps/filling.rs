@@ -1,8 +1,8 @@
 //! A store with secrets of two organizations, all under the managed key.
 
 use super::print_epochs;
-use crate::shred::{self, ListeningEnv};
 use crate::show::{Show, human};
+use crate::shred::{self, ListeningEnv};
 use crate::world::{ACME, ACME_SECRETS, GLOBEX, GLOBEX_SECRETS, Kmss, World, secret_path, secret_value};
 use anyhow::ensure;
 use keystead::{Batch, Organization};
@@ -21,7 +21,10 @@ pub(crate) fn fill(show: &mut Show, world: &World) -> anyhow::Result<ShredKeysBe
     Keyring::create(world.managed_keyring(), Sealing::none())?;
     let kmss = Kmss::default();
     let env = Arc::new(ListeningEnv::default());
-    let store = world.options(&kmss)?.env(Arc::clone(&env) as _).create(world.store())?;
+    let store = world
+        .options(&kmss)?
+        .env(Arc::clone(&env) as _)
+        .create(world.store())?;
     let (acme, drawn) = env.listen(|| store.create_organization(ACME));
     let acme = acme?;
     let globex = store.create_organization(GLOBEX)?;
@@ -47,7 +50,10 @@ pub(crate) fn fill(show: &mut Show, world: &World) -> anyhow::Result<ShredKeysBe
             same += usize::from(organization.get(&secret_path(index))?.value == expected.as_bytes());
         }
     }
-    show.claim(same == ACME_SECRETS + GLOBEX_SECRETS, format!("{same} secrets read back as they were written"));
+    show.claim(
+        same == ACME_SECRETS + GLOBEX_SECRETS,
+        format!("{same} secrets read back as they were written"),
+    );
     print_epochs(show, &acme)?;
     print_epochs(show, &globex)?;
     drop((acme, globex));
@@ -55,9 +61,14 @@ pub(crate) fn fill(show: &mut Show, world: &World) -> anyhow::Result<ShredKeysBe
     drop(store);
 
     let found = shred::find(&world.store(), &drawn)?;
-    ensure!(!found.is_empty(), "no shred key of {ACME}'s wrap stands in the file, so nothing could be shown to be erased");
+    ensure!(
+        !found.is_empty(),
+        "no shred key of {ACME}'s wrap stands in the file, so nothing could be shown to be erased"
+    );
     for (offset, _) in &found {
-        show.say(format!("The shred key of {ACME}'s wrap by the managed key stands in the file at byte {offset}."));
+        show.say(format!(
+            "The shred key of {ACME}'s wrap by the managed key stands in the file at byte {offset}."
+        ));
     }
     Ok(ShredKeysBefore(found.into_iter().map(|(_, key)| key).collect()))
 }

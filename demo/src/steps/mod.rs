@@ -44,7 +44,11 @@ fn print_epochs(show: &Show, organization: &Organization) -> anyhow::Result<()> 
             epoch.key,
             serde_json::to_value(epoch.state)?.as_str().unwrap_or_default(),
             epoch.references,
-            if wrapped_by.is_empty() { "nothing any more".to_owned() } else { wrapped_by.join(", ") },
+            if wrapped_by.is_empty() {
+                "nothing any more".to_owned()
+            } else {
+                wrapped_by.join(", ")
+            },
         ));
     }
     Ok(())

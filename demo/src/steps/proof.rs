@@ -21,8 +21,13 @@ pub(crate) fn prove(show: &mut Show, world: &World) -> anyhow::Result<()> {
         "epoch 1 is retired: no data key refers to it, nothing wraps it, and nobody can open it again",
     );
     show.claim(
-        active.state == EpochState::Active && active.key == ACME_KEY && active.references >= ACME_SECRETS as u64,
-        format!("epoch 2, under {ACME_KEY}, has all {} data keys", active.references),
+        active.state == EpochState::Active
+            && active.key == ACME_KEY
+            && active.references >= ACME_SECRETS as u64,
+        format!(
+            "epoch 2, under {ACME_KEY}, has all {} data keys",
+            active.references
+        ),
     );
     let (batches, moved, is_in_order) = batches(&acme)?;
     show.claim(
@@ -44,8 +49,14 @@ pub(crate) fn prove(show: &mut Show, world: &World) -> anyhow::Result<()> {
         show.say(format!("problem: {} {:?}", problem.what, problem.path));
     }
     show.claim(
-        report.is_clean() && report.unopened.is_empty() && report.values_opened == report.versions && report.organizations == 2,
-        format!("verification finds nothing wrong, and every one of {} values opens", report.values_opened),
+        report.is_clean()
+            && report.unopened.is_empty()
+            && report.values_opened == report.versions
+            && report.organizations == 2,
+        format!(
+            "verification finds nothing wrong, and every one of {} values opens",
+            report.values_opened
+        ),
     );
     drop((acme, globex));
     store.close()?;
@@ -60,7 +71,9 @@ fn batches(acme: &Organization) -> anyhow::Result<(u64, u64, bool)> {
     let (mut batches, mut data_keys, mut is_in_order, mut after) = (0, 0, true, 0);
     loop {
         let records = acme.audit(after, 1_000)?;
-        let Some(last) = records.last() else { return Ok((batches, data_keys, is_in_order)) };
+        let Some(last) = records.last() else {
+            return Ok((batches, data_keys, is_in_order));
+        };
         after = last.sequence;
         for record in records {
             if let AuditEvent::RewrapBatch { batch, moved, .. } = record.event {

@@ -9,7 +9,7 @@ use crate::world::{ACME, ACME_SECRETS, Kmss, World, written_path, written_value}
 use anyhow::{Context as _, ensure};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Instant;
 
 const SIGKILL: i32 = 9;
@@ -22,6 +22,17 @@ pub(crate) struct Told {
     moved: u64,
 }
 
+/// The application's process, which does not outlive the demonstration.
+struct Application(Child);
+
+impl Drop for Application {
+    fn drop(&mut self) {
+        // It has ended already, unless something went wrong.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Has another process re-wrap, and kills it in the middle.
 pub(crate) fn killed(show: &mut Show, world: &World) -> anyhow::Result<Told> {
     show.step("The re-wrap goes on while secrets are read and written, and is killed in the middle");
@@ -31,18 +42,34 @@ pub(crate) fn killed(show: &mut Show, world: &World) -> anyhow::Result<Told> {
          4,096, each durable before the next one, so that the kill can land in the middle."
     ));
     let digest = world.digest.to_string();
-    let mut child = another_process(&["application".as_ref(), world.directory.as_ref(), world.plugin.as_ref(), digest.as_ref()])?
+    let mut application = Application(
+        another_process(&[
+            "application".as_ref(),
+            world.directory.as_ref(),
+            world.plugin.as_ref(),
+            digest.as_ref(),
+        ])?
         .stdout(Stdio::piped())
         .spawn()
-        .context("starting the application")?;
+        .context("starting the application")?,
+    );
+    let child = &mut application.0;
     let output = BufReader::new(child.stdout.take().context("the application has no output")?);
     let mut bar = show.bar(ACME_SECRETS as u64);
-    let mut told = Told { writes: Vec::new(), moved: 0 };
+    let mut told = Told {
+        writes: Vec::new(),
+        moved: 0,
+    };
     let mut is_killed = false;
     // What it had said before it died is still in the pipe, and is read to the end.
     for line in output.lines() {
         match Line::parse(&line?) {
-            Some(Line::Moved { done, total, reads, writes }) => {
+            Some(Line::Moved {
+                done,
+                total,
+                reads,
+                writes,
+            }) => {
                 told.moved = done;
                 bar.set(done, &format!("{reads} reads, {writes} writes meanwhile"));
                 if !is_killed && done * 100 >= total * 45 {
@@ -72,19 +99,34 @@ pub(crate) fn resumed(show: &mut Show, world: &World, told: &Told) -> anyhow::Re
     show.step("After the kill: open, see what is there, go on");
     let kmss = Kmss::default();
     let began = Instant::now();
-    let store = world.options(&kmss)?.background_rewrap(false).open(world.store())?;
-    show.say(format!("Opened after the kill in {} (the plugin's checks included).", human(began.elapsed())));
+    let store = world
+        .options(&kmss)?
+        .background_rewrap(false)
+        .open(world.store())?;
+    show.say(format!(
+        "Opened after the kill in {} (the plugin's checks included).",
+        human(began.elapsed())
+    ));
     let acme = store.organization(ACME)?;
     let status = acme.rewrap_job()?.status()?;
     show.claim(
         status.done >= told.moved && status.remaining > 0 && status.total == ACME_SECRETS as u64,
-        format!("the job is where it was: {} data keys moved, {} to go", status.done, status.remaining),
+        format!(
+            "the job is where it was: {} data keys moved, {} to go",
+            status.done, status.remaining
+        ),
     );
     let mut there = 0;
     for number in &told.writes {
         there += usize::from(acme.get(&written_path(*number))?.value == written_value(*number).as_bytes());
     }
-    show.claim(there == told.writes.len(), format!("{there} of the {} writes that were acknowledged are there", told.writes.len()));
+    show.claim(
+        there == told.writes.len(),
+        format!(
+            "{there} of the {} writes that were acknowledged are there",
+            told.writes.len()
+        ),
+    );
     print_epochs(show, &acme)?;
     drop(acme);
     store.close()?;
@@ -100,22 +142,34 @@ pub(crate) fn resumed(show: &mut Show, world: &World, told: &Told) -> anyhow::Re
     let began = Instant::now();
     let finished = acme.rewrap_job()?.wait_with(|progress| {
         let (reads, writes) = traffic.so_far();
-        bar.set(progress.done, &format!("{reads} reads, {writes} writes meanwhile"));
+        bar.set(
+            progress.done,
+            &format!("{reads} reads, {writes} writes meanwhile"),
+        );
     })?;
     let took = began.elapsed();
     bar.stop();
     let (reader, writer) = traffic.end()?;
     let (managed, customer) = (kmss.managed.take(), kmss.customer.take());
-    show.claim(finished.remaining == 0 && finished.failed == 0, format!("resumed, it finished in {}", human(took)));
+    show.claim(
+        finished.remaining == 0 && finished.failed == 0,
+        format!("resumed, it finished in {}", human(took)),
+    );
     show.say(reader.describe("reads"));
     show.say(writer.describe("durable writes"));
     show.claim(
         reader.errors + writer.errors == 0 && reader.operations() > 0 && writer.operations() > 0,
-        format!("{} reads and {} writes went on meanwhile, without an error", reader.operations(), writer.operations()),
+        format!(
+            "{} reads and {} writes went on meanwhile, without an error",
+            reader.operations(),
+            writer.operations()
+        ),
     );
     show.claim(
         managed == Count { wraps: 0, unwraps: 0 } && customer.wraps == 0 && customer.unwraps <= 2,
-        format!("for the re-wrap itself no KMS is asked: {customer} after opening, one for each epoch"),
+        format!(
+            "for the re-wrap itself no KMS is asked: {customer} since opening, at most one for each epoch"
+        ),
     );
     drop(acme);
     store.close()?;

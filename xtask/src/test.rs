@@ -1,0 +1,217 @@
+//! `cargo xtask test`: sets up what tests need, runs all of them, says what was run and what was left out.
+//!
+//! Everything is built once: each cargo command below has the same selection of packages and features, since another one would
+//! have what they share built again. Its last line is `N passed, N failed, N skipped`.
+
+use crate::tally::Tally;
+use crate::tools::{self, announce, cargo, human, program, spoken, succeeds, target_directory};
+use anyhow::Context;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// Everything but the benchmark, which is run by `cargo xtask bench` and brings other databases along.
+const SELECTION: [&str; 4] = ["--workspace", "--exclude", "keystead-bench", "--all-features"];
+
+/// Tests that need an emulator read the first and, when it is set to 1, write into the file that the second one names.
+const SKIP_EMULATORS: &str = "KEYSTEAD_SKIP_EMULATORS";
+const LEFT_OUT_FILE: &str = "KEYSTEAD_LEFT_OUT_FILE";
+
+/// What was run, and how it went.
+#[derive(Default)]
+struct Report {
+    runs: Vec<(&'static str, Tally)>,
+    /// What went wrong beside tests that failed.
+    broken: Vec<String>,
+    left_out: BTreeSet<String>,
+}
+
+/// Runs everything; with `skip_emulators`, all but what needs an AWS emulator. True when nothing failed.
+pub(crate) fn run(skip_emulators: bool) -> anyhow::Result<bool> {
+    let began = Instant::now();
+    let mut report = Report::default();
+    match run_all(skip_emulators, &mut report) {
+        Ok(()) => {}
+        Err(error) => report.broken.push(format!("{error:#}")),
+    }
+    println!("\nWhat was run, in {}:", human(began.elapsed()));
+    Ok(report.print(skip_emulators))
+}
+
+fn run_all(skip_emulators: bool, report: &mut Report) -> anyhow::Result<()> {
+    // Plugins and programs first: tests load and run them.
+    tools::run(cargo(&["build"]).args(SELECTION))?;
+    let left_out = LeftOut::new(skip_emulators)?;
+    if skip_emulators {
+        eprintln!("\nLEAVING OUT what needs an AWS emulator, because of --skip-emulators.");
+    } else {
+        let set_up = target_directory()?.join("debug").join("set-up-emulators");
+        if !succeeds(&mut program(set_up, &[]))? {
+            report.broken.push(
+                "the AWS emulators could not be set up (see above): python3 with venv, and a package index that pip reaches, \
+                 are needed for that once; `cargo xtask test --skip-emulators` leaves out what needs them"
+                    .into(),
+            );
+        }
+    }
+
+    let nextest = tools::is_there(&mut cargo(&["nextest", "--version"]));
+    let mut tests = match nextest {
+        true => cargo(&["nextest", "run", "--no-fail-fast"]),
+        false => cargo(&[
+            "test",
+            "--no-fail-fast",
+            "--lib",
+            "--bins",
+            "--tests",
+            "--examples",
+        ]),
+    };
+    left_out.tell(tests.args(SELECTION));
+    let (tally, count, reasons) = left_out.counted(report.watch(&mut tests)?)?;
+    report.left_out.extend(reasons);
+    report.runs.push((
+        if nextest {
+            "unit and integration tests (nextest)"
+        } else {
+            "unit and integration tests"
+        },
+        tally,
+    ));
+    if skip_emulators && count == 0 {
+        report
+            .broken
+            .push("no test said that it needs an emulator, so nothing is known of what was left out".into());
+    }
+
+    let mut examples = cargo(&["test", "--no-fail-fast", "--doc"]);
+    let tally = report.watch(examples.args(SELECTION))?;
+    report.runs.push(("examples in the documentation", tally));
+    Ok(())
+}
+
+impl Report {
+    /// Runs a test runner, passes on what it prints, and counts.
+    fn watch(&mut self, runner: &mut Command) -> anyhow::Result<Tally> {
+        announce(runner);
+        runner
+            .env("CARGO_TERM_COLOR", "never")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = runner
+            .spawn()
+            .with_context(|| format!("running {}", spoken(runner)))?;
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let (out, err) = std::thread::scope(|threads| {
+            let err = threads.spawn(move || tally_of(err, &mut std::io::stderr()));
+            (tally_of(out, &mut std::io::stdout()), err.join())
+        });
+        let status = child.wait()?;
+        let err = err.map_err(|_| anyhow::anyhow!("reading what {} printed failed", spoken(runner)))?;
+        let tally: Tally = [out?, err?].into_iter().sum();
+        if !status.success() && tally.failed == 0 {
+            self.broken.push(format!(
+                "{} ended with {status} and no test that failed: see above",
+                spoken(runner)
+            ));
+        }
+        if tally == Tally::default() {
+            self.broken.push(format!(
+                "{} ran nothing, or its closing line was not understood",
+                spoken(runner)
+            ));
+        }
+        Ok(tally)
+    }
+
+    /// Says everything; true when nothing failed.
+    fn print(&self, skip_emulators: bool) -> bool {
+        for (what, tally) in &self.runs {
+            println!("  {what}: {tally}");
+        }
+        if skip_emulators {
+            println!("\nLEFT OUT, because of --skip-emulators:");
+            for what in &self.left_out {
+                println!("  {what}");
+            }
+        }
+        if !self.broken.is_empty() {
+            println!("\nBeside that:");
+            for what in &self.broken {
+                println!("  {what}");
+            }
+        }
+        let mut total: Tally = self.runs.iter().map(|(_, tally)| *tally).sum();
+        total.failed += self.broken.len() as u64;
+        println!("\n{total}");
+        total.failed == 0
+    }
+}
+
+fn tally_of(from: Option<impl Read>, to: &mut impl Write) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    let Some(from) = from else { return Ok(tally) };
+    let mut from = BufReader::new(from);
+    // Bytes, not text: a test may print anything.
+    let mut line = Vec::new();
+    while from.read_until(b'\n', &mut line)? > 0 {
+        to.write_all(&line)?;
+        tally = [
+            tally,
+            Tally::of_line(&String::from_utf8_lossy(&line)).unwrap_or_default(),
+        ]
+        .into_iter()
+        .sum();
+        line.clear();
+    }
+    Ok(tally)
+}
+
+/// The file in which tests note that they leave out what they test.
+///
+/// Such a test ends at once and its runner counts it as passed; here it is skipped.
+struct LeftOut {
+    skip_emulators: bool,
+    file: PathBuf,
+}
+
+impl LeftOut {
+    fn new(skip_emulators: bool) -> anyhow::Result<Self> {
+        let file = target_directory()?.join("left-out-tests");
+        fs::write(&file, "").with_context(|| format!("emptying {}", file.display()))?;
+        Ok(Self { skip_emulators, file })
+    }
+
+    fn tell(&self, tests: &mut Command) {
+        tests
+            .env(SKIP_EMULATORS, if self.skip_emulators { "1" } else { "0" })
+            .env(LEFT_OUT_FILE, &self.file);
+    }
+
+    /// The tally with the left-out tests skipped; how many they are; what they would have tested.
+    ///
+    /// A line is `process thread<tab>what`: a test is known by process and thread, whichever runner runs it.
+    fn counted(&self, tally: Tally) -> anyhow::Result<(Tally, u64, Vec<String>)> {
+        let text =
+            fs::read_to_string(&self.file).with_context(|| format!("reading {}", self.file.display()))?;
+        let noted: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once('\t')).collect();
+        let tests: BTreeSet<&str> = noted.iter().map(|(test, _)| *test).collect();
+        let reasons: BTreeSet<&str> = noted.iter().map(|(_, what)| *what).collect();
+        let count = tests.len() as u64;
+        let reasons = reasons
+            .into_iter()
+            .map(|what| {
+                let tests: BTreeSet<&str> = noted
+                    .iter()
+                    .filter(|(_, other)| *other == what)
+                    .map(|(test, _)| *test)
+                    .collect();
+                format!("{what} ({} tests)", tests.len())
+            })
+            .collect();
+        Ok((tally.with_left_out(count), count, reasons))
+    }
+}
