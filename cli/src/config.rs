@@ -1,0 +1,118 @@
+//! The config file: where the store is, and which backends there are.
+//!
+//! ```toml
+//! store = "app.keystead"                 # relative: to this file's directory
+//!
+//! [backends.managed]
+//! builtin = "managed"
+//! settings = { keyring = "/var/lib/app/app.keyring", passphrase_file = "/run/secrets/keyring" }
+//!
+//! [backends.aws-kms]
+//! plugin = "/usr/lib/keystead/libkeystead_aws_kms.so"
+//! digests = ["af1349b9…"]                # BLAKE3, as `keystead backends digest` prints it
+//! settings = { region = "eu-central-1" }
+//! ```
+//!
+//! An unknown field is refused by its name. Since the file names code to run, others may not write to it.
+
+use crate::exit::Failure;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What a config file says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The store file.
+    pub(crate) store: Option<PathBuf>,
+    /// The backends by the names under which they are registered.
+    #[serde(default)]
+    pub(crate) backends: BTreeMap<String, BackendConfig>,
+}
+
+/// One backend.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BackendConfig {
+    /// A backend that is part of this command.
+    pub(crate) builtin: Option<Builtin>,
+    /// Or the absolute path of a plugin.
+    pub(crate) plugin: Option<PathBuf>,
+    /// The plugin's bytes, as BLAKE3 digests: one of these they must have.
+    #[serde(default)]
+    pub(crate) digests: Vec<String>,
+    /// The backend's settings, as it documents them.
+    #[serde(default)]
+    pub(crate) settings: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The backends that are part of this command.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Builtin {
+    Managed,
+}
+
+impl Config {
+    /// Reads a config file.
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        let refuse = |reason: String| Failure::usage(format!("config file {}: {reason}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| {
+            // Not the error's own picture of the place: the line could hold what nobody should see.
+            let line = error
+                .span()
+                .map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+            refuse(match line {
+                Some(line) => format!("line {line}: {}", error.message()),
+                None => error.message().to_owned(),
+            })
+        })?;
+        for (name, backend) in &config.backends {
+            backend
+                .check()
+                .map_err(|reason| refuse(format!("[backends.{name}]: {reason}")))?;
+        }
+        if let (Some(store), Some(directory)) = (&mut config.store, path.parent()) {
+            *store = directory.join(&*store);
+        }
+        if config.backends.values().any(|backend| backend.plugin.is_some()) {
+            check_writers(path).map_err(refuse)?;
+        }
+        Ok(config)
+    }
+}
+
+impl BackendConfig {
+    fn check(&self) -> Result<(), &'static str> {
+        match (self.builtin, &self.plugin) {
+            (Some(_), Some(_)) => Err("both `builtin` and `plugin`; give one of them"),
+            (None, None) => Err("neither `builtin` nor `plugin`; give one of them"),
+            (Some(_), None) if !self.digests.is_empty() => Err("`digests` are for a `plugin`"),
+            (None, Some(_)) if self.digests.is_empty() => {
+                Err("`digests` is missing; `keystead backends digest FILE` prints a plugin's")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whoever writes to this file runs code as us.
+pub(crate) fn check_writers(path: &Path) -> Result<(), String> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    if metadata.mode() & 0o022 != 0 {
+        let mode = metadata.mode() & 0o7777;
+        return Err(format!(
+            "it names a plugin, and others may write to it (mode {mode:04o}); chmod go-w"
+        ));
+    }
+    let owner = metadata.uid();
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        return Err(format!(
+            "it names a plugin and belongs to another user (uid {owner}); chown it"
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,519 @@
+//! Secrets: put, get, list, history, delete, undelete, destroy, retention.
+//!
+//! Only `get` ever writes a value, and a value never comes from the command line, which others on the machine can read.
+
+use crate::args::{
+    DeleteArgs, DestroyArgs, GetArgs, HistoryArgs, ListArgs, PutArgs, RetentionArgs, VersionArgs,
+};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::open::Session;
+use crate::output::{Columns, or_dash, time};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use keystead::{Expect, Organization, Page, PutOptions, SecretInfo, Version, VersionInfo, VersionState};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// A value up to this size is put at once; a longer one as a stream.
+const WHOLE_MAX_BYTES: usize = 1 << 20;
+const COPY_BYTES: usize = 64 << 10;
+
+#[derive(Serialize)]
+struct Changed<'a> {
+    path: &'a str,
+    version: Version,
+}
+
+pub(crate) fn put(session: &Session, arguments: PutArgs) -> Result<Outcome, Failure> {
+    if !arguments.value_in_argument.is_empty() {
+        return Err(Failure::usage(
+            "a value is never given as an argument, where others on this machine can read it: pipe it in, or use --file",
+        ));
+    }
+    let mut options = PutOptions::new().expect(arguments.expect.map_or(Expect::Any, Expect::from_number));
+    for label in &arguments.labels {
+        let (name, value) = label
+            .split_once('=')
+            .ok_or_else(|| Failure::usage("a label is NAME=VALUE"))?;
+        options = options.label(name, value);
+    }
+    if let Some(content_type) = &arguments.content_type {
+        options = options.content_type(content_type);
+    }
+    let mut source = Source::open(arguments.file.as_deref())?;
+    let store = session.open_keys()?;
+    let organization = session.organization(&store)?;
+    let version = put_from(&organization, &arguments, &mut source, options)?;
+    store.close()?;
+    let path = arguments.path.as_str();
+    session.out.show(&Changed { path, version }, |out| {
+        writeln!(out, "version {version}")
+    })?;
+    Ok(Outcome::Done)
+}
+
+/// Where a value comes from.
+enum Source {
+    File(File),
+    Typed,
+}
+
+impl Source {
+    fn open(file: Option<&Path>) -> Result<Self, Failure> {
+        match file {
+            Some(path) => {
+                let failed = |error| Failure::io(format!("opening {}", path.display()), error);
+                Ok(Self::File(File::open(path).map_err(failed)?))
+            }
+            None if io::stdin().is_terminal() => Ok(Self::Typed),
+            None => Ok(Self::File(
+                unbuffered(&io::stdin()).map_err(|error| Failure::io("reading the value", error))?,
+            )),
+        }
+    }
+
+    /// Fills `out` as far as the source goes.
+    fn fill(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < out.len() {
+            let read = match self {
+                Self::File(file) => file.read(&mut out[filled..]),
+                Self::Typed => {
+                    let mut terminal = console::Term::stderr();
+                    terminal.write_all(b"Value (one line, not shown): ")?;
+                    let line = Zeroizing::new(terminal.read_secure_line()?);
+                    let room = out.get_mut(..line.len()).ok_or(io::ErrorKind::FileTooLarge)?;
+                    room.copy_from_slice(line.as_bytes());
+                    return Ok(line.len());
+                }
+            };
+            match read {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+/// A standard stream without the library's buffer, which nobody would erase.
+fn unbuffered(stream: &impl AsFd) -> io::Result<File> {
+    Ok(File::from(stream.as_fd().try_clone_to_owned()?))
+}
+
+fn put_from(
+    organization: &Organization,
+    arguments: &PutArgs,
+    source: &mut Source,
+    options: PutOptions,
+) -> Result<Version, Failure> {
+    let failed = |error| Failure::io("reading the value", error);
+    let mut start = Zeroizing::new(vec![0; WHOLE_MAX_BYTES]);
+    let filled = source.fill(&mut start).map_err(failed)?;
+    if filled < WHOLE_MAX_BYTES {
+        let value = &start[..filled];
+        let value = if arguments.strip_newline {
+            strip_newline(value)
+        } else {
+            value
+        };
+        return Ok(organization.put_with(&arguments.path, value, options)?);
+    }
+    if arguments.strip_newline {
+        return Err(Failure::usage("--strip-newline is for values under 1 MiB"));
+    }
+    let mut writer = organization.writer(&arguments.path, options)?;
+    let writing = |error| Failure::io("writing the value", error);
+    writer.write_all(&start).map_err(writing)?;
+    let mut buffer = Zeroizing::new(vec![0; COPY_BYTES]);
+    loop {
+        let filled = source.fill(&mut buffer).map_err(failed)?;
+        writer.write_all(&buffer[..filled]).map_err(writing)?;
+        if filled < buffer.len() {
+            return Ok(writer.finish()?);
+        }
+    }
+}
+
+fn strip_newline(value: &[u8]) -> &[u8] {
+    let value = value.strip_suffix(b"\n").unwrap_or(value);
+    value.strip_suffix(b"\r").unwrap_or(value)
+}
+
+#[derive(Serialize)]
+struct Got<'a> {
+    path: &'a str,
+    version: Version,
+    created_at_ms: u64,
+    size_bytes: u64,
+    content_type: Option<&'a str>,
+    labels: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<&'a Path>,
+}
+
+pub(crate) fn get(session: &Session, arguments: &GetArgs) -> Result<Outcome, Failure> {
+    let store = session.open_keys()?;
+    let organization = session.organization(&store)?;
+    let mut reader = organization.reader(&arguments.path, arguments.version.and_then(Version::new))?;
+    let info = reader.info().clone();
+    if let Some(output) = &arguments.output {
+        write_file(&mut reader, output, arguments.force)?;
+        let got = got(&arguments.path, &info, None, Some(output));
+        session.out.show(&got, |out| {
+            writeln!(
+                out,
+                "version {} ({} bytes) in {}",
+                info.version,
+                info.size_bytes,
+                output.display()
+            )
+        })?;
+    } else if session.out.is_json() {
+        let value = read_whole(&mut reader, info.size_bytes)?;
+        let encoded = Zeroizing::new(BASE64.encode(&*value));
+        let got = got(&arguments.path, &info, Some(&encoded), None);
+        let document = serde_json::to_vec(&got)
+            .map(Zeroizing::new)
+            .map_err(io::Error::from);
+        let written = document.and_then(|document| {
+            let mut stdout = unbuffered(&io::stdout())?;
+            stdout.write_all(&document)?;
+            stdout.write_all(b"\n")
+        });
+        written.map_err(|error| Failure::io("writing the value", error))?;
+    } else if io::stdout().is_terminal() {
+        let value = read_whole(&mut reader, info.size_bytes)?;
+        if !arguments.force && !is_text(&value) {
+            return Err(Failure::usage(format!(
+                "version {} of {:?} is binary and standard output is a terminal: use --output FILE, pipe it, or --force",
+                info.version, arguments.path
+            )));
+        }
+        let mut stdout =
+            unbuffered(&io::stdout()).map_err(|error| Failure::io("writing the value", error))?;
+        // Only on a terminal, where the prompt would stand beside the value.
+        let newline: &[u8] = if value.ends_with(b"\n") { b"" } else { b"\n" };
+        let written = stdout.write_all(&value).and_then(|()| stdout.write_all(newline));
+        written.map_err(|error| Failure::io("writing the value", error))?;
+    } else {
+        let mut stdout =
+            unbuffered(&io::stdout()).map_err(|error| Failure::io("writing the value", error))?;
+        copy(&mut reader, &mut stdout)?;
+    }
+    store.close()?;
+    Ok(Outcome::Done)
+}
+
+fn got<'a>(
+    path: &'a str,
+    info: &'a VersionInfo,
+    value_base64: Option<&'a str>,
+    output: Option<&'a Path>,
+) -> Got<'a> {
+    Got {
+        path,
+        version: info.version,
+        created_at_ms: info.created_at_ms,
+        size_bytes: info.size_bytes,
+        content_type: info.content_type.as_deref(),
+        labels: &info.labels,
+        value_base64,
+        output,
+    }
+}
+
+/// Text that cannot drive a terminal.
+fn is_text(value: &[u8]) -> bool {
+    std::str::from_utf8(value)
+        .is_ok_and(|text| !text.chars().any(|c| c.is_control() && !"\n\r\t".contains(c)))
+}
+
+fn read_whole(reader: &mut impl Read, size_bytes: u64) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let size = usize::try_from(size_bytes.min(keystead::VALUE_MAX_BYTES)).unwrap_or(0);
+    let mut value = Zeroizing::new(vec![0; size]);
+    let failed = |error| Failure::io("reading the value", error);
+    reader.read_exact(&mut value).map_err(failed)?;
+    // The reader checks at the end that nothing was cut off.
+    if reader.read(&mut [0]).map_err(failed)? > 0 {
+        return Err(Failure::new(
+            Exit::Damaged,
+            "damaged",
+            "the value is longer than its header says",
+        ));
+    }
+    Ok(value)
+}
+
+fn copy(reader: &mut impl Read, writer: &mut impl Write) -> Result<(), Failure> {
+    let mut buffer = Zeroizing::new(vec![0; COPY_BYTES]);
+    loop {
+        match reader
+            .read(&mut buffer)
+            .map_err(|error| Failure::io("reading the value", error))?
+        {
+            0 => return Ok(()),
+            count => {
+                writer
+                    .write_all(&buffer[..count])
+                    .map_err(|error| Failure::io("writing the value", error))?;
+            }
+        }
+    }
+}
+
+/// Writes a file of mode 0600 under a temporary name, and gives it its name when it is whole.
+fn write_file(reader: &mut impl Read, output: &Path, force: bool) -> Result<(), Failure> {
+    let failed = |error| Failure::io(format!("writing {}", output.display()), error);
+    let directory = match output.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    copy(reader, &mut file)?;
+    file.as_file().sync_all().map_err(failed)?;
+    if force {
+        file.persist(output).map_err(|error| failed(error.error))?;
+        return Ok(());
+    }
+    match file.persist_noclobber(output) {
+        Ok(_) => Ok(()),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Err(Failure::new(
+            Exit::Conflict,
+            "file-exists",
+            format!(
+                "{} is there already; choose another name, or --force",
+                output.display()
+            ),
+        )),
+        Err(error) => Err(failed(error.error)),
+    }
+}
+
+pub(crate) fn list(session: &Session, arguments: ListArgs) -> Result<Outcome, Failure> {
+    let store = session.open_rows()?;
+    let organization = session.organization(&store)?;
+    let limit = arguments.paging.limit as usize;
+    let mut page: Page<SecretInfo> =
+        organization.list(&arguments.prefix, arguments.after.as_deref(), limit)?;
+    while let (true, Some(after)) = (arguments.paging.all, page.next.take()) {
+        let more = organization.list(&arguments.prefix, Some(&after), limit)?;
+        page.items.extend(more.items);
+        page.next = more.next;
+    }
+    store.close()?;
+    session.out.show(&page, |out| {
+        let mut columns = Columns::new(["path", "latest", "deleted", "keep", "updated"]).right([1, 2, 3]);
+        for secret in &page.items {
+            columns.row([
+                secret.path.clone(),
+                secret.latest.to_string(),
+                secret.deleted.to_string(),
+                secret
+                    .retention
+                    .map_or_else(|| "all".to_owned(), |keep| keep.to_string()),
+                time(secret.updated_at_ms),
+            ]);
+        }
+        columns.write(out)
+    })?;
+    if let Some(next) = &page.next {
+        session
+            .out
+            .remark(format!("there are more: --after {next:?}, or --all"));
+    }
+    Ok(Outcome::Done)
+}
+
+#[derive(Serialize)]
+struct History<'a> {
+    path: &'a str,
+    versions: Vec<VersionView>,
+    next: Option<Version>,
+}
+
+#[derive(Serialize)]
+struct VersionView {
+    version: Version,
+    state: &'static str,
+    created_at_ms: u64,
+    deleted_at_ms: Option<u64>,
+    destroyed_at_ms: Option<u64>,
+    size_bytes: u64,
+    content_type: Option<String>,
+    labels: BTreeMap<String, String>,
+}
+
+impl From<VersionInfo> for VersionView {
+    fn from(info: VersionInfo) -> Self {
+        let (state, deleted_at_ms, destroyed_at_ms) = match info.state {
+            VersionState::Live => ("live", None, None),
+            VersionState::Deleted { deleted_at_ms } => ("deleted", Some(deleted_at_ms), None),
+            VersionState::Destroyed { destroyed_at_ms } => ("destroyed", None, Some(destroyed_at_ms)),
+        };
+        Self {
+            version: info.version,
+            state,
+            created_at_ms: info.created_at_ms,
+            deleted_at_ms,
+            destroyed_at_ms,
+            size_bytes: info.size_bytes,
+            content_type: info.content_type,
+            labels: info.labels,
+        }
+    }
+}
+
+pub(crate) fn history(session: &Session, arguments: &HistoryArgs) -> Result<Outcome, Failure> {
+    let store = session.open_rows()?;
+    let organization = session.organization(&store)?;
+    let path = arguments.path.as_str();
+    let limit = arguments.paging.limit as usize;
+    let mut after = Version::new(arguments.after);
+    let mut versions: Vec<VersionView> = Vec::new();
+    let next = loop {
+        let page = organization.history(path, after, limit)?;
+        let full = page.len() == limit;
+        versions.extend(page.into_iter().map(VersionView::from));
+        after = versions.last().map(|last| last.version).or(after);
+        match (full, arguments.paging.all) {
+            (true, true) => {}
+            (true, false) => {
+                break after.filter(|after| organization.info(path).is_ok_and(|info| info.latest > *after));
+            }
+            (false, _) => break None,
+        }
+    };
+    store.close()?;
+    let history = History { path, versions, next };
+    session.out.show(&history, |out| {
+        let mut columns =
+            Columns::new(["version", "state", "bytes", "written", "content type", "labels"]).right([0, 2]);
+        for version in &history.versions {
+            let labels: Vec<String> = version
+                .labels
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            columns.row([
+                version.version.to_string(),
+                version.state.to_owned(),
+                version.size_bytes.to_string(),
+                time(version.created_at_ms),
+                or_dash(version.content_type.as_ref()),
+                labels.join(" "),
+            ]);
+        }
+        columns.write(out)
+    })?;
+    if let Some(next) = next {
+        session
+            .out
+            .remark(format!("there are more: --after {next}, or --all"));
+    }
+    Ok(Outcome::Done)
+}
+
+pub(crate) fn delete(session: &Session, arguments: &DeleteArgs) -> Result<Outcome, Failure> {
+    change(session, &arguments.path, "deleted", |organization| {
+        let version = match arguments.version.and_then(Version::new) {
+            Some(version) => version,
+            None => organization.info(&arguments.path)?.latest,
+        };
+        organization.delete(&arguments.path, version)?;
+        Ok(version)
+    })
+}
+
+pub(crate) fn undelete(session: &Session, arguments: &VersionArgs) -> Result<Outcome, Failure> {
+    change(session, &arguments.path, "brought back", |organization| {
+        let version = arguments.number()?;
+        organization.undelete(&arguments.path, version)?;
+        Ok(version)
+    })
+}
+
+pub(crate) fn destroy(session: &Session, arguments: &DestroyArgs) -> Result<Outcome, Failure> {
+    let (path, version) = (arguments.which.path.as_str(), arguments.which.number()?);
+    if !arguments.yes {
+        confirm(&format!(
+            "Destroy version {version} of {path:?} for good? Type yes: "
+        ))?;
+    }
+    change(session, path, "destroyed", |organization| {
+        organization.destroy(path, version)?;
+        Ok(version)
+    })
+}
+
+impl VersionArgs {
+    fn number(&self) -> Result<Version, Failure> {
+        Version::new(self.version).ok_or_else(|| Failure::usage("versions are numbered from 1"))
+    }
+}
+
+fn change(
+    session: &Session,
+    path: &str,
+    done: &str,
+    change: impl FnOnce(&Organization) -> Result<Version, Failure>,
+) -> Result<Outcome, Failure> {
+    let store = session.open_rows()?;
+    let version = change(&session.organization(&store)?)?;
+    store.close()?;
+    session.out.show(&Changed { path, version }, |out| {
+        writeln!(out, "version {version} {done}")
+    })?;
+    Ok(Outcome::Done)
+}
+
+/// Asks on the terminal; where there is none, `--yes` must have been given.
+fn confirm(question: &str) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Failure::usage(
+            "there is no terminal to ask on: give --yes; nothing was changed",
+        ));
+    }
+    let failed = |error| Failure::io("asking on the terminal", error);
+    let mut stderr = io::stderr();
+    stderr
+        .write_all(crate::output::printable(question).as_bytes())
+        .map_err(failed)?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(failed)?;
+    match answer.trim() {
+        "yes" => Ok(()),
+        _ => Err(Failure::new(Exit::Failed, "declined", "nothing was changed")),
+    }
+}
+
+#[derive(Serialize)]
+struct Retention<'a> {
+    path: &'a str,
+    keep: Option<u32>,
+}
+
+pub(crate) fn retention(session: &Session, arguments: &RetentionArgs) -> Result<Outcome, Failure> {
+    let path = arguments.path.as_str();
+    let store = session.open_rows()?;
+    let organization = session.organization(&store)?;
+    if arguments.keep.is_some() || arguments.keep_all {
+        organization.set_retention(path, arguments.keep)?;
+    }
+    let keep = organization.info(path)?.retention;
+    store.close()?;
+    session.out.show(&Retention { path, keep }, |out| match keep {
+        Some(keep) => writeln!(out, "keeps at most {keep} versions"),
+        None => writeln!(out, "keeps all versions"),
+    })?;
+    Ok(Outcome::Done)
+}
