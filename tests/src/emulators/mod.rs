@@ -250,7 +250,10 @@ fn note_left_out(left_out: &str) {
     let thread = std::thread::current();
     let test = format!("{} {}", std::process::id(), thread.name().unwrap_or("?"));
     let note = || {
-        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&path)?;
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)?;
         // In one write, so that the lines of tests that run at the same time stay whole.
         file.write_all(format!("{test}\t{left_out}\n").as_bytes())
     };
