@@ -226,6 +226,23 @@ fn a_wrong_epoch_key_from_a_kms_is_named_so_and_not_taken_for_damage() {
 }
 
 #[test]
+fn a_key_whose_backend_is_not_registered_is_named_with_it_and_administration_goes_on() {
+    let bench = Bench::new();
+    let store = bench.create();
+    let acme = store.create_organization("acme").unwrap();
+    fill(&acme, 3);
+    acme.keys().add("one", "customer-kms", key("one")).unwrap().wait().unwrap();
+    drop((store, acme));
+    let store = Store::options().open(bench.path()).unwrap();
+    let acme = store.organization("acme").unwrap();
+    let error = acme.get("s/0").unwrap_err();
+    assert!(matches!(error, Error::BackendNotRegistered { ref backend, .. } if backend == "customer-kms"), "{error}");
+    assert_eq!(acme.list("", None, 10).unwrap().items.len(), 3);
+    acme.epochs().unwrap();
+    acme.destroy("s/0", keystead::Version::new(1).unwrap()).unwrap();
+}
+
+#[test]
 fn set_default_opens_an_epoch_for_new_data_keys_and_leaves_the_others() {
     let bench = Bench::new();
     let store = bench.create();

@@ -56,7 +56,7 @@ impl Kms {
         epoch_key: &LockedBytes,
     ) -> Result<Wrapped> {
         let context = self.context(key, &epoch.to_string());
-        self.wrap_under(key, context, epoch_key)
+        self.wrap_under(key, &self.registry.instance(key)?, context, epoch_key)
             .map_err(|error| kms_error(key, format!("wrap epoch {epoch}"), error))
     }
 
@@ -68,13 +68,14 @@ impl Kms {
         wrapped: &Wrapped,
     ) -> Result<LockedBytes> {
         let context = self.context(key, &epoch.to_string());
-        self.unwrap_under(key, context, wrapped)
+        self.unwrap_under(key, &self.registry.instance(key)?, context, wrapped)
             .map_err(|error| kms_error(key, format!("unwrap epoch {epoch}"), error))
     }
 
     /// Tells whether a key can be used: wraps and unwraps random bytes, and checks that they do not unwrap under another
     /// context. Three KMS calls.
     pub(crate) fn probe(&self, key: &RegisteredKey) -> Result<()> {
+        let open = self.registry.instance(key)?;
         let probe = self.random_key()?;
         let mut nonce = [0; 8];
         self.env.fill_random(&mut nonce).map_err(Error::Randomness)?;
@@ -83,11 +84,9 @@ impl Kms {
             let doing = format!("probe it: {doing}");
             move |error| kms_error(key, doing, error)
         };
-        let wrapped = self
-            .wrap_under(key, self.context(key, &name), &probe)
+        let wrapped = self.wrap_under(key, &open, self.context(key, &name), &probe)
             .map_err(failed("wrap random bytes"))?;
-        let opened = self
-            .unwrap_under(key, self.context(key, &name), &wrapped)
+        let opened = self.unwrap_under(key, &open, self.context(key, &name), &wrapped)
             .map_err(failed("unwrap what it wrapped"))?;
         if !bool::from(opened.as_slice().ct_eq(probe.as_slice())) {
             let error = BackendError::new(
@@ -96,7 +95,7 @@ impl Kms {
             );
             return Err(failed("unwrap what it wrapped")(error));
         }
-        match self.unwrap_under(key, self.context(key, &format!("{name}-other")), &wrapped) {
+        match self.unwrap_under(key, &open, self.context(key, &format!("{name}-other")), &wrapped) {
             Err(error) if error.code.class() == ErrorClass::Integrity => Ok(()),
             // A KMS may put a wrong context among what is denied; an outage says nothing about the context.
             Err(error) if error.code.class() != ErrorClass::Retryable => Ok(()),
@@ -125,16 +124,16 @@ impl Kms {
     fn wrap_under(
         &self,
         key: &RegisteredKey,
+        open: &OpenInstance,
         context: Context,
         secret: &LockedBytes,
     ) -> Result<Wrapped, BackendError> {
-        let open = self.instance(key)?;
         let plaintext = Arc::new(if open.binds_context {
             LockedBytes::copy_from(secret.as_slice())
         } else {
             framed(secret, &context)
         });
-        self.call(key, &open, move |instance, call| {
+        self.call(key, open, move |instance, call| {
             instance.wrap(call, &context, plaintext.as_slice())
         })
     }
@@ -142,13 +141,13 @@ impl Kms {
     fn unwrap_under(
         &self,
         key: &RegisteredKey,
+        open: &OpenInstance,
         context: Context,
         wrapped: &Wrapped,
     ) -> Result<LockedBytes, BackendError> {
-        let open = self.instance(key)?;
         let expected = (!open.binds_context).then(|| context_hash(&context));
         let wrapped = wrapped.clone();
-        let opened = self.call(key, &open, move |instance, call| {
+        let opened = self.call(key, open, move |instance, call| {
             instance.unwrap(call, &context, &wrapped)
         })?;
         let wrong_length = || {
@@ -173,13 +172,6 @@ impl Kms {
             }
             _ => wrong_length(),
         }
-    }
-
-    fn instance(&self, key: &RegisteredKey) -> Result<OpenInstance, BackendError> {
-        self.registry.instance(key).map_err(|error| match error {
-            Error::Kms { source, .. } => source,
-            other => BackendError::new(ErrorCode::InvalidConfig, other.to_string()),
-        })
     }
 
     /// Makes one call, and in an outage a few more.

@@ -1,0 +1,205 @@
+//! What a store says it holds, and whether its parts agree with each other: values, histories, keys, epochs, audit trail,
+//! shred cells.
+
+use crate::disk::{Contents, SimulatedDisk};
+use crate::model::{OrganizationView, VersionView, View, counts_as_enabled, hash};
+use keystead::{AuditEvent, EpochState, KeyState, Organization, Store, VerifyOptions, VersionState};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Where the first extent of shred cells begins, how many there are, and their size in bytes: format version 1.
+const CELLS: (u64, usize, usize) = (8192, 896, 64);
+/// More than any test has of anything.
+const ALL: usize = 10_000;
+
+/// Reads everything, by the values' bytes. Fails where the audit trail does not tell the same story.
+///
+/// # Errors
+///
+/// What does not read, or does not agree.
+pub fn observe(store: &Store) -> Result<View, String> {
+    let mut view = View::new();
+    for info in store.organizations(None, ALL).map_err(told("listing organizations"))?.items {
+        let organization = store.organization(&info.name).map_err(told("opening an organization"))?;
+        let (seen, states) = see(&organization)?;
+        if seen.secrets.len() as u64 != info.secrets {
+            return Err(format!("{} counts {} secrets, and lists {}", info.name, info.secrets, seen.secrets.len()));
+        }
+        retell(&organization, &seen, &states)?;
+        view.insert(info.name, seen);
+    }
+    Ok(view)
+}
+
+fn told(doing: &str) -> impl FnOnce(keystead::Error) -> String {
+    move |error| format!("{doing}: {error}")
+}
+
+fn see(organization: &Organization) -> Result<(OrganizationView, BTreeMap<String, KeyState>), String> {
+    let mut secrets = BTreeMap::new();
+    for info in organization.list("", None, ALL).map_err(told("listing secrets"))?.items {
+        let mut versions = Vec::new();
+        for version in organization.history(&info.path, None, ALL).map_err(told("reading a history"))? {
+            versions.push(match version.state {
+                VersionState::Live => {
+                    let read = organization.get_version(&info.path, version.version);
+                    let secret =
+                        read.map_err(|error| format!("reading {} version {}: {error}", info.path, version.version))?;
+                    VersionView::Live(hash(secret.value.as_ref()))
+                }
+                VersionState::Deleted { .. } => VersionView::Deleted,
+                VersionState::Destroyed { .. } => VersionView::Destroyed,
+            });
+        }
+        if versions.len() as u32 != info.latest.get() {
+            return Err(format!("the history of {} is not as long as its latest version says", info.path));
+        }
+        secrets.insert(info.path, versions);
+    }
+    let listed = organization.keys().list().map_err(told("listing keys"))?;
+    let default = listed.iter().find(|key| key.default);
+    let view = OrganizationView {
+        secrets,
+        default: default.map(|key| key.name.clone()).ok_or("no key is the default")?,
+        keys: listed.iter().map(|key| (key.name.clone(), counts_as_enabled(key.state))).collect(),
+    };
+    Ok((view, listed.into_iter().map(|key| (key.name, key.state)).collect()))
+}
+
+/// Tells the organization's story from its audit trail alone, and compares it with what is there: a change without its
+/// record, or a record without its change, shows.
+fn retell(
+    organization: &Organization,
+    seen: &OrganizationView,
+    key_states: &BTreeMap<String, KeyState>,
+) -> Result<(), String> {
+    let mut secrets: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut keys = BTreeMap::from([("managed".to_owned(), KeyState::Enabled)]);
+    let mut default = "managed".to_owned();
+    let mut epochs: Vec<Option<String>> = Vec::new();
+    let mut batches: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for record in organization.audit(0, ALL).map_err(told("reading the audit trail"))? {
+        let mut set = |path: &String, version: keystead::Version, state: u8| {
+            let versions = secrets.entry(path.clone()).or_default();
+            if version.get() as usize == versions.len() + 1 {
+                versions.push(state);
+            } else {
+                versions[version.get() as usize - 1] = state;
+            }
+        };
+        match &record.event {
+            AuditEvent::VersionPut { path, version } | AuditEvent::VersionUndeleted { path, version } => {
+                set(path, *version, b'l');
+            }
+            AuditEvent::VersionDeleted { path, version } => set(path, *version, b'd'),
+            AuditEvent::VersionDestroyed { path, version, .. } => set(path, *version, b'x'),
+            AuditEvent::KeyAdded { key, .. } => drop(keys.insert(key.clone(), KeyState::Enabled)),
+            AuditEvent::KeyDisabling { key, .. } => drop(keys.insert(key.clone(), KeyState::Disabling)),
+            AuditEvent::KeyDisabled { key } => drop(keys.insert(key.clone(), KeyState::Disabled)),
+            AuditEvent::DefaultKeySet { key } => default = key.clone(),
+            AuditEvent::EpochOpened { epoch, key, .. } => {
+                if epoch.get() as usize != epochs.len() + 1 {
+                    return Err(format!("epoch {epoch} was opened after {} others", epochs.len()));
+                }
+                epochs.push(Some(key.clone()));
+            }
+            AuditEvent::EpochHandedOver { epoch, to, .. } => {
+                epochs[epoch.get() as usize - 1] = Some(to.clone());
+            }
+            AuditEvent::EpochRetired { epoch } => epochs[epoch.get() as usize - 1] = None,
+            AuditEvent::RewrapBatch { job, batch, moved, failed } => {
+                let (last, all) = batches.entry(*job).or_default();
+                if *batch != *last + 1 || *failed > 0 {
+                    return Err(format!("batch {batch} of job {job}, {failed} failed, follows batch {last}"));
+                }
+                (*last, *all) = (*batch, *all + *moved);
+            }
+            AuditEvent::RewrapFinished { job, done } => {
+                let moved = batches.get(job).map_or(0, |(_, moved)| *moved);
+                if moved != *done {
+                    return Err(format!("job {job} says it moved {done} data keys; its batches moved {moved}"));
+                }
+            }
+            _ => {}
+        }
+    }
+    let seen_secrets: BTreeMap<String, Vec<u8>> = seen
+        .secrets
+        .iter()
+        .map(|(path, versions)| {
+            let letters = versions.iter().map(|version| match version {
+                VersionView::Live(_) => b'l',
+                VersionView::Deleted => b'd',
+                VersionView::Destroyed => b'x',
+            });
+            (path.clone(), letters.collect())
+        })
+        .collect();
+    let name = organization.name();
+    if secrets != seen_secrets {
+        return Err(format!("the secrets of {name} are not those of its audit trail"));
+    }
+    if (&keys, &default) != (key_states, &seen.default) {
+        return Err(format!("the keys of {name} are {key_states:?}, by its audit trail {keys:?}, {default}"));
+    }
+    let seen_epochs: Vec<Option<String>> = organization
+        .epochs()
+        .map_err(told("listing epochs"))?
+        .into_iter()
+        .map(|epoch| match epoch.state {
+            EpochState::Retired => None,
+            _ => epoch.wrapped_by.into_iter().map(|wrap| wrap.key).reduce(|a, b| format!("{a}, {b}")),
+        })
+        .collect();
+    if epochs != seen_epochs {
+        return Err(format!("the epochs of {name} are {seen_epochs:?}, by its audit trail {epochs:?}"));
+    }
+    Ok(())
+}
+
+/// Fails unless a full verification, every value opened, finds nothing.
+///
+/// # Errors
+///
+/// What it found.
+pub fn verify(store: &Store) -> Result<(), String> {
+    let report = store
+        .verify(VerifyOptions { open_values: true }, |_| {})
+        .map_err(told("verifying"))?;
+    if report.is_clean() && report.unopened.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{:?} {:?}", report.problems, report.unopened))
+    }
+}
+
+/// Fails unless there are exactly as many shred cells with a key in them as there are wraps. Holds when nothing is being done.
+///
+/// # Errors
+///
+/// The two counts.
+pub fn check_cells(store: &Store, disk: &SimulatedDisk) -> Result<(), String> {
+    let mut wraps = 0;
+    for info in store.organizations(None, ALL).map_err(told("listing organizations"))?.items {
+        let organization = store.organization(&info.name).map_err(told("opening an organization"))?;
+        let epochs = organization.epochs().map_err(told("listing epochs"))?;
+        wraps += epochs.iter().map(|epoch| epoch.wrapped_by.len()).sum::<usize>();
+    }
+    let cells = live_cells(&disk.contents()).len();
+    if cells == wraps {
+        Ok(())
+    } else {
+        Err(format!("{cells} shred cells hold a key, for {wraps} wraps"))
+    }
+}
+
+/// The keys in the shred cells that are not erased.
+#[must_use]
+pub fn live_cells(contents: &Contents) -> BTreeSet<[u8; 64]> {
+    let (offset, count, bytes) = CELLS;
+    let mut region = vec![0; count * bytes];
+    if !contents.read(offset, &mut region) {
+        return BTreeSet::new();
+    }
+    let cells = region.chunks_exact(bytes).map(|cell| cell.try_into().expect("chunks of 64 bytes"));
+    cells.filter(|cell| *cell != [0; 64]).collect()
+}
