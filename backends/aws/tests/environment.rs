@@ -1,7 +1,7 @@
-//! The standard credential chain: what the application's environment says, when neither config nor settings name
-//! credentials.
+//! What the application's environment says: the standard credential chain, when neither config nor settings name
+//! credentials, and the certificates to trust.
 //!
-//! The chain reads the environment of the process, so each case runs [`one_wrap`] in a process of its own.
+//! The SDK reads the environment of the process, so each case runs [`one_wrap`] in a process of its own.
 
 mod common;
 
@@ -146,6 +146,30 @@ fn without_any_credentials_the_error_says_where_they_are_looked_for() {
     let said = in_own_process(aws, &key, "{}", &[]);
     assert!(
         said.contains("REFUSED unavailable") && said.contains("access_key_id"),
+        "{said}"
+    );
+}
+
+#[test]
+fn https_is_spoken_to_a_server_whose_certificate_is_trusted_and_to_no_other() {
+    let Some(aws) = Emulator::shared_or_skip(Kind::Ministack, "https to KMS and STS") else {
+        return;
+    };
+    let (endpoint, certificate) = aws.https().expect("ministack speaks https");
+    let key = aws.account().create_key().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("certificate.pem");
+    std::fs::write(&path, certificate).unwrap();
+    let mut settings = aws.settings();
+    settings["endpoint_url"] = json!(endpoint);
+    settings["max_attempts"] = json!(1);
+    let settings = settings.to_string();
+    let trusting = [("SSL_CERT_FILE", path.to_str().unwrap())];
+    let said = in_own_process(aws, &key, &settings, &trusting);
+    assert!(said.contains("WRAPPED"), "{said}");
+    let said = in_own_process(aws, &key, &settings, &[]);
+    assert!(
+        said.contains("REFUSED unavailable") && said.contains("certificate"),
         "{said}"
     );
 }
