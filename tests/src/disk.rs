@@ -210,7 +210,9 @@ impl SimulatedDisk {
     #[must_use]
     pub fn after_a_kill(durable: Contents, pending: &[Operation]) -> Arc<Self> {
         let mut contents = durable.clone();
-        pending.iter().for_each(|operation| operation.apply(&mut contents));
+        pending
+            .iter()
+            .for_each(|operation| operation.apply(&mut contents));
         let state = State {
             base: durable,
             contents,

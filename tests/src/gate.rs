@@ -77,7 +77,10 @@ impl KeyInstance for GatedKey {
         {
             return Err(BackendError::new(
                 ErrorCode::AccessDenied,
-                format!("the gate: {organization} must not need the key {:?} any more", self.key),
+                format!(
+                    "the gate: {organization} must not need the key {:?} any more",
+                    self.key
+                ),
             ));
         }
         drop(grants);

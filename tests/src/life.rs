@@ -186,7 +186,9 @@ impl Life {
             .enumerate()
             .filter(|(_, operation)| **operation == crate::disk::Operation::Sync)
             .map(|(number, _)| number);
-        let mut moments: Vec<usize> = syncs.chain(self.steps.iter().filter_map(|step| step.to)).collect();
+        let mut moments: Vec<usize> = syncs
+            .chain(self.steps.iter().filter_map(|step| step.to))
+            .collect();
         moments.sort_unstable();
         moments.dedup();
         moments
@@ -253,13 +255,21 @@ pub fn check_disk(
     env.advance(Duration::from_secs(3600));
     let gate = GatedKms::new(kms.clone());
     let open = || options(&gate, Arc::clone(&env)).open_on_disk(Arc::clone(disk) as Arc<dyn Disk>);
-    gate.grant_only(expected.either.iter().flat_map(|model| model.grants.clone()).collect());
+    gate.grant_only(
+        expected
+            .either
+            .iter()
+            .flat_map(|model| model.grants.clone())
+            .collect(),
+    );
 
     // All that was acknowledged, byte for byte; what was in flight, wholly or not at all.
     let store = open().map_err(|error| format!("opening: {error}"))?;
     let view = observe(&store)?;
     let mut models = expected.either.iter();
-    let found = models.position(|model| model.view == view).ok_or_else(|| difference(expected, &view))?;
+    let found = models
+        .position(|model| model.view == view)
+        .ok_or_else(|| difference(expected, &view))?;
     // Now that it is known what was found: no other keys than those of that state are needed.
     gate.grant_only(matching_grants(expected, &view));
     store.forget_epoch_keys();
@@ -274,7 +284,8 @@ pub fn check_disk(
             org: org.clone(),
             put: ("after/power".into(), 40),
         };
-        model::perform(&store, &model, &put).map_err(|error| format!("a put after power came back: {error}"))?;
+        model::perform(&store, &model, &put)
+            .map_err(|error| format!("a put after power came back: {error}"))?;
         model = model.after(&put);
         let organization = store.organization(org).map_err(|error| error.to_string())?;
         job_finished |= organization.rewrap_job().is_ok();
@@ -282,7 +293,13 @@ pub fn check_disk(
     }
     let after = observe(&store)?;
     if after != model.view {
-        return Err(difference(&Expected { either: vec![Arc::new(model)], doing: "after the job".into() }, &after));
+        return Err(difference(
+            &Expected {
+                either: vec![Arc::new(model)],
+                doing: "after the job".into(),
+            },
+            &after,
+        ));
     }
     verify(&store)?;
     check_cells(&store, disk)?;
@@ -332,13 +349,23 @@ fn difference(expected: &Expected, found: &View) -> String {
             for (path, versions) in &wanted.secrets {
                 if seen.secrets.get(path) != Some(versions) {
                     let count = seen.secrets.get(path).map(Vec::len);
-                    story += &format!("\n  [{n}] {org} {path}: {count:?} versions, not {}", versions.len());
+                    story += &format!(
+                        "\n  [{n}] {org} {path}: {count:?} versions, not {}",
+                        versions.len()
+                    );
                 }
             }
-            for path in seen.secrets.keys().filter(|path| !wanted.secrets.contains_key(*path)) {
+            for path in seen
+                .secrets
+                .keys()
+                .filter(|path| !wanted.secrets.contains_key(*path))
+            {
                 story += &format!("\n  [{n}] {org} {path} is there, and was never put");
             }
         }
     }
-    format!("found neither what was acknowledged nor what was in flight ({}):{story}", expected.doing)
+    format!(
+        "found neither what was acknowledged nor what was in flight ({}):{story}",
+        expected.doing
+    )
 }

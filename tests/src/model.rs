@@ -55,18 +55,56 @@ type Put = (String, usize);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the engine's call of that name")]
 pub enum Action {
-    CreateOrganization { org: String },
-    Put { org: String, put: Put },
-    Batch { org: String, puts: Vec<Put> },
-    Delete { org: String, path: String, version: u32 },
-    Undelete { org: String, path: String, version: u32 },
-    Destroy { org: String, path: String, version: u32 },
-    AddKey { org: String, key: String },
-    SetDefault { org: String, key: String, rewrap: bool },
-    Rotate { org: String, key: String },
-    Disable { org: String, key: String, target: String },
-    DisableAll { org: String },
-    Rewrap { org: String },
+    CreateOrganization {
+        org: String,
+    },
+    Put {
+        org: String,
+        put: Put,
+    },
+    Batch {
+        org: String,
+        puts: Vec<Put>,
+    },
+    Delete {
+        org: String,
+        path: String,
+        version: u32,
+    },
+    Undelete {
+        org: String,
+        path: String,
+        version: u32,
+    },
+    Destroy {
+        org: String,
+        path: String,
+        version: u32,
+    },
+    AddKey {
+        org: String,
+        key: String,
+    },
+    SetDefault {
+        org: String,
+        key: String,
+        rewrap: bool,
+    },
+    Rotate {
+        org: String,
+        key: String,
+    },
+    Disable {
+        org: String,
+        key: String,
+        target: String,
+    },
+    DisableAll {
+        org: String,
+    },
+    Rewrap {
+        org: String,
+    },
     ForgetEpochKeys,
     Reopen,
 }
@@ -129,7 +167,9 @@ impl Model {
             }
             Action::Put { org, put } => model.put(org, put),
             Action::Batch { org, puts } => puts.iter().for_each(|put| model.put(org, put)),
-            Action::Delete { org, path, version } => *model.version(org, path, *version) = VersionView::Deleted,
+            Action::Delete { org, path, version } => {
+                *model.version(org, path, *version) = VersionView::Deleted
+            }
             Action::Undelete { org, path, version } => {
                 let hash = model.values[&(org.clone(), path.clone(), *version)];
                 *model.version(org, path, *version) = VersionView::Live(hash);
@@ -146,8 +186,16 @@ impl Model {
                 }
                 *model.added.entry(org.clone()).or_default() += 1;
             }
-            Action::SetDefault { org, key, rewrap: true } => model.move_all(org, key),
-            Action::SetDefault { org, key, rewrap: false } => {
+            Action::SetDefault {
+                org,
+                key,
+                rewrap: true,
+            } => model.move_all(org, key),
+            Action::SetDefault {
+                org,
+                key,
+                rewrap: false,
+            } => {
                 model.organization(org).default = key.clone();
                 model.grant(org, key);
             }
@@ -165,7 +213,8 @@ impl Model {
             }
             Action::DisableAll { org } => {
                 let keys = &mut model.organization(org).keys;
-                keys.iter_mut().for_each(|(name, enabled)| *enabled = name == "managed");
+                keys.iter_mut()
+                    .for_each(|(name, enabled)| *enabled = name == "managed");
                 model.move_all(org, "managed");
             }
             Action::Rewrap { org } => drop(model.running.remove(org)),
@@ -175,7 +224,9 @@ impl Model {
     }
 
     fn organization(&mut self, org: &str) -> &mut OrganizationView {
-        self.view.get_mut(org).expect("actions name organizations that are there")
+        self.view
+            .get_mut(org)
+            .expect("actions name organizations that are there")
     }
 
     fn version(&mut self, org: &str, path: &str, version: u32) -> &mut VersionView {
@@ -188,7 +239,10 @@ impl Model {
         let hash = hash(&value(org, path, version, *bytes));
         self.values.insert((org.into(), path.clone(), version), hash);
         let secrets = &mut self.organization(org).secrets;
-        secrets.entry(path.clone()).or_default().push(VersionView::Live(hash));
+        secrets
+            .entry(path.clone())
+            .or_default()
+            .push(VersionView::Live(hash));
     }
 
     fn grant(&mut self, org: &str, key: &str) {
@@ -285,7 +339,10 @@ impl Model {
 
 impl OrganizationView {
     fn enabled(&self) -> impl Iterator<Item = &String> {
-        self.keys.iter().filter(|(_, enabled)| **enabled).map(|(name, _)| name)
+        self.keys
+            .iter()
+            .filter(|(_, enabled)| **enabled)
+            .map(|(name, _)| name)
     }
 }
 
@@ -304,7 +361,10 @@ pub fn perform(store: &Store, model: &Model, action: &Action) -> keystead::Resul
     let version = |version: u32| Version::new(version).expect("versions count from 1");
     match action {
         Action::CreateOrganization { org } => drop(store.create_organization(org)?),
-        Action::Put { org, put: (path, bytes) } => {
+        Action::Put {
+            org,
+            put: (path, bytes),
+        } => {
             let number = model.latest(org, path) + 1;
             let put = open(org)?.put(path, value(org, path, number, *bytes))?;
             assert_eq!(put.get(), number, "versions count up one by one");
@@ -318,9 +378,21 @@ pub fn perform(store: &Store, model: &Model, action: &Action) -> keystead::Resul
             }
             open(org)?.commit(batch)?;
         }
-        Action::Delete { org, path, version: v } => open(org)?.delete(path, version(*v))?,
-        Action::Undelete { org, path, version: v } => open(org)?.undelete(path, version(*v))?,
-        Action::Destroy { org, path, version: v } => open(org)?.destroy(path, version(*v))?,
+        Action::Delete {
+            org,
+            path,
+            version: v,
+        } => open(org)?.delete(path, version(*v))?,
+        Action::Undelete {
+            org,
+            path,
+            version: v,
+        } => open(org)?.undelete(path, version(*v))?,
+        Action::Destroy {
+            org,
+            path,
+            version: v,
+        } => open(org)?.destroy(path, version(*v))?,
         Action::AddKey { org, key } => {
             let config = serde_json::json!({ "key": kms_key(org, key) });
             open(org)?.keys().add(key, "customer-kms", config)?;
@@ -345,7 +417,11 @@ pub fn run_job(organization: &Organization) -> keystead::Result<()> {
     match organization.rewrap_job() {
         Ok(job) => {
             let status = job.run_here(|_| {})?;
-            assert_eq!(status.state, keystead::RewrapState::Done, "no KMS stands in the job's way");
+            assert_eq!(
+                status.state,
+                keystead::RewrapState::Done,
+                "no KMS stands in the job's way"
+            );
             Ok(())
         }
         Err(keystead::Error::NoJob { .. }) => Ok(()),

@@ -18,11 +18,22 @@ const ALL: usize = 10_000;
 /// What does not read, or does not agree.
 pub fn observe(store: &Store) -> Result<View, String> {
     let mut view = View::new();
-    for info in store.organizations(None, ALL).map_err(told("listing organizations"))?.items {
-        let organization = store.organization(&info.name).map_err(told("opening an organization"))?;
+    for info in store
+        .organizations(None, ALL)
+        .map_err(told("listing organizations"))?
+        .items
+    {
+        let organization = store
+            .organization(&info.name)
+            .map_err(told("opening an organization"))?;
         let (seen, states) = see(&organization)?;
         if seen.secrets.len() as u64 != info.secrets {
-            return Err(format!("{} counts {} secrets, and lists {}", info.name, info.secrets, seen.secrets.len()));
+            return Err(format!(
+                "{} counts {} secrets, and lists {}",
+                info.name,
+                info.secrets,
+                seen.secrets.len()
+            ));
         }
         retell(&organization, &seen, &states)?;
         view.insert(info.name, seen);
@@ -36,14 +47,22 @@ fn told(doing: &str) -> impl FnOnce(keystead::Error) -> String {
 
 fn see(organization: &Organization) -> Result<(OrganizationView, BTreeMap<String, KeyState>), String> {
     let mut secrets = BTreeMap::new();
-    for info in organization.list("", None, ALL).map_err(told("listing secrets"))?.items {
+    for info in organization
+        .list("", None, ALL)
+        .map_err(told("listing secrets"))?
+        .items
+    {
         let mut versions = Vec::new();
-        for version in organization.history(&info.path, None, ALL).map_err(told("reading a history"))? {
+        for version in organization
+            .history(&info.path, None, ALL)
+            .map_err(told("reading a history"))?
+        {
             versions.push(match version.state {
                 VersionState::Live => {
                     let read = organization.get_version(&info.path, version.version);
-                    let secret =
-                        read.map_err(|error| format!("reading {} version {}: {error}", info.path, version.version))?;
+                    let secret = read.map_err(|error| {
+                        format!("reading {} version {}: {error}", info.path, version.version)
+                    })?;
                     VersionView::Live(hash(secret.value.as_ref()))
                 }
                 VersionState::Deleted { .. } => VersionView::Deleted,
@@ -51,7 +70,10 @@ fn see(organization: &Organization) -> Result<(OrganizationView, BTreeMap<String
             });
         }
         if versions.len() as u32 != info.latest.get() {
-            return Err(format!("the history of {} is not as long as its latest version says", info.path));
+            return Err(format!(
+                "the history of {} is not as long as its latest version says",
+                info.path
+            ));
         }
         secrets.insert(info.path, versions);
     }
@@ -59,10 +81,18 @@ fn see(organization: &Organization) -> Result<(OrganizationView, BTreeMap<String
     let default = listed.iter().find(|key| key.default);
     let view = OrganizationView {
         secrets,
-        default: default.map(|key| key.name.clone()).ok_or("no key is the default")?,
-        keys: listed.iter().map(|key| (key.name.clone(), counts_as_enabled(key.state))).collect(),
+        default: default
+            .map(|key| key.name.clone())
+            .ok_or("no key is the default")?,
+        keys: listed
+            .iter()
+            .map(|key| (key.name.clone(), counts_as_enabled(key.state)))
+            .collect(),
     };
-    Ok((view, listed.into_iter().map(|key| (key.name, key.state)).collect()))
+    Ok((
+        view,
+        listed.into_iter().map(|key| (key.name, key.state)).collect(),
+    ))
 }
 
 /// Tells the organization's story from its audit trail alone, and compares it with what is there: a change without its
@@ -77,7 +107,10 @@ fn retell(
     let mut default = "managed".to_owned();
     let mut epochs: Vec<Option<String>> = Vec::new();
     let mut batches: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-    for record in organization.audit(0, ALL).map_err(told("reading the audit trail"))? {
+    for record in organization
+        .audit(0, ALL)
+        .map_err(told("reading the audit trail"))?
+    {
         let mut set = |path: &String, version: keystead::Version, state: u8| {
             let versions = secrets.entry(path.clone()).or_default();
             if version.get() as usize == versions.len() + 1 {
@@ -106,17 +139,26 @@ fn retell(
                 epochs[epoch.get() as usize - 1] = Some(to.clone());
             }
             AuditEvent::EpochRetired { epoch } => epochs[epoch.get() as usize - 1] = None,
-            AuditEvent::RewrapBatch { job, batch, moved, failed } => {
+            AuditEvent::RewrapBatch {
+                job,
+                batch,
+                moved,
+                failed,
+            } => {
                 let (last, all) = batches.entry(*job).or_default();
                 if *batch != *last + 1 || *failed > 0 {
-                    return Err(format!("batch {batch} of job {job}, {failed} failed, follows batch {last}"));
+                    return Err(format!(
+                        "batch {batch} of job {job}, {failed} failed, follows batch {last}"
+                    ));
                 }
                 (*last, *all) = (*batch, *all + *moved);
             }
             AuditEvent::RewrapFinished { job, done } => {
                 let moved = batches.get(job).map_or(0, |(_, moved)| *moved);
                 if moved != *done {
-                    return Err(format!("job {job} says it moved {done} data keys; its batches moved {moved}"));
+                    return Err(format!(
+                        "job {job} says it moved {done} data keys; its batches moved {moved}"
+                    ));
                 }
             }
             _ => {}
@@ -139,7 +181,9 @@ fn retell(
         return Err(format!("the secrets of {name} are not those of its audit trail"));
     }
     if (&keys, &default) != (key_states, &seen.default) {
-        return Err(format!("the keys of {name} are {key_states:?}, by its audit trail {keys:?}, {default}"));
+        return Err(format!(
+            "the keys of {name} are {key_states:?}, by its audit trail {keys:?}, {default}"
+        ));
     }
     let seen_epochs: Vec<Option<String>> = organization
         .epochs()
@@ -147,11 +191,17 @@ fn retell(
         .into_iter()
         .map(|epoch| match epoch.state {
             EpochState::Retired => None,
-            _ => epoch.wrapped_by.into_iter().map(|wrap| wrap.key).reduce(|a, b| format!("{a}, {b}")),
+            _ => epoch
+                .wrapped_by
+                .into_iter()
+                .map(|wrap| wrap.key)
+                .reduce(|a, b| format!("{a}, {b}")),
         })
         .collect();
     if epochs != seen_epochs {
-        return Err(format!("the epochs of {name} are {seen_epochs:?}, by its audit trail {epochs:?}"));
+        return Err(format!(
+            "the epochs of {name} are {seen_epochs:?}, by its audit trail {epochs:?}"
+        ));
     }
     Ok(())
 }
@@ -179,8 +229,14 @@ pub fn verify(store: &Store) -> Result<(), String> {
 /// The two counts.
 pub fn check_cells(store: &Store, disk: &SimulatedDisk) -> Result<(), String> {
     let mut wraps = 0;
-    for info in store.organizations(None, ALL).map_err(told("listing organizations"))?.items {
-        let organization = store.organization(&info.name).map_err(told("opening an organization"))?;
+    for info in store
+        .organizations(None, ALL)
+        .map_err(told("listing organizations"))?
+        .items
+    {
+        let organization = store
+            .organization(&info.name)
+            .map_err(told("opening an organization"))?;
         let epochs = organization.epochs().map_err(told("listing epochs"))?;
         wraps += epochs.iter().map(|epoch| epoch.wrapped_by.len()).sum::<usize>();
     }
@@ -200,6 +256,8 @@ pub fn live_cells(contents: &Contents) -> BTreeSet<[u8; 64]> {
     if !contents.read(offset, &mut region) {
         return BTreeSet::new();
     }
-    let cells = region.chunks_exact(bytes).map(|cell| cell.try_into().expect("chunks of 64 bytes"));
+    let cells = region
+        .chunks_exact(bytes)
+        .map(|cell| cell.try_into().expect("chunks of 64 bytes"));
     cells.filter(|cell| *cell != [0; 64]).collect()
 }

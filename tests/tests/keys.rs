@@ -231,12 +231,19 @@ fn a_key_whose_backend_is_not_registered_is_named_with_it_and_administration_goe
     let store = bench.create();
     let acme = store.create_organization("acme").unwrap();
     fill(&acme, 3);
-    acme.keys().add("one", "customer-kms", key("one")).unwrap().wait().unwrap();
+    acme.keys()
+        .add("one", "customer-kms", key("one"))
+        .unwrap()
+        .wait()
+        .unwrap();
     drop((store, acme));
     let store = Store::options().open(bench.path()).unwrap();
     let acme = store.organization("acme").unwrap();
     let error = acme.get("s/0").unwrap_err();
-    assert!(matches!(error, Error::BackendNotRegistered { ref backend, .. } if backend == "customer-kms"), "{error}");
+    assert!(
+        matches!(error, Error::BackendNotRegistered { ref backend, .. } if backend == "customer-kms"),
+        "{error}"
+    );
     assert_eq!(acme.list("", None, 10).unwrap().items.len(), 3);
     acme.epochs().unwrap();
     acme.destroy("s/0", keystead::Version::new(1).unwrap()).unwrap();

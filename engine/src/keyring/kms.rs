@@ -84,9 +84,11 @@ impl Kms {
             let doing = format!("probe it: {doing}");
             move |error| kms_error(key, doing, error)
         };
-        let wrapped = self.wrap_under(key, &open, self.context(key, &name), &probe)
+        let wrapped = self
+            .wrap_under(key, &open, self.context(key, &name), &probe)
             .map_err(failed("wrap random bytes"))?;
-        let opened = self.unwrap_under(key, &open, self.context(key, &name), &wrapped)
+        let opened = self
+            .unwrap_under(key, &open, self.context(key, &name), &wrapped)
             .map_err(failed("unwrap what it wrapped"))?;
         if !bool::from(opened.as_slice().ct_eq(probe.as_slice())) {
             let error = BackendError::new(

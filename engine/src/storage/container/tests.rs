@@ -185,3 +185,25 @@ fn a_reopened_container_knows_its_store_and_its_length() {
     assert_eq!(again.store_id(), STORE_ID);
     assert_eq!(redb::StorageBackend::len(&again.page_file()).unwrap(), 4096 * 700);
 }
+
+#[test]
+fn what_a_crash_left_behind_the_end_does_not_become_content() {
+    let (disk, container) = new_container();
+    container.page_file().resize(4096 * 3).unwrap();
+    let mut bytes = disk.to_bytes();
+    bytes.resize(bytes.len() + (3 << 20), 0xEE);
+    let container = open_bytes(bytes.clone()).unwrap();
+    container.write_cells(&[(CellNumber(900), &[1; 32])]).unwrap();
+    for cell in (896..container.cell_capacity()).filter(|cell| *cell != 900) {
+        assert!(container.cell_is_erased(CellNumber(cell)).unwrap(), "cell {cell}");
+    }
+    let pages = open_bytes(bytes).unwrap().page_file();
+    pages.resize(4096 * 700).unwrap();
+    for block in 0..700 {
+        let refused = pages.read_at(4096 * block, &mut [0; 4096]);
+        assert!(
+            matches!(refused, Err(ContainerError::UnwrittenBlock { .. })),
+            "block {block}"
+        );
+    }
+}

@@ -405,3 +405,31 @@ fn power_may_go_in_any_of_many_header_updates_in_a_row() {
         }
     }
 }
+
+/// A cell segment that is listed is there, and all its cells are erased or whole.
+#[test]
+fn power_may_go_while_cells_and_pages_get_more_room() {
+    let (new, container) = new_container();
+    container.page_file().resize(4096 * 3).unwrap();
+    for left in 0..14 {
+        for seed in 0..12 {
+            let disk = PowerLossDisk::new(new.to_bytes(), left);
+            let container = Container::open(Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
+            let written = container
+                .write_cells(&[(CellNumber(0), &[1; 32]), (CellNumber(896), &[2; 32])])
+                .is_ok();
+            let grown = container.page_file().resize(4096 * 300).is_ok();
+            let after = open_bytes(disk.after_power_loss(&mut Coins(seed))).unwrap();
+            let fills = [cell_fill(&after, 0), cell_fill(&after, 896)];
+            assert!(
+                !written || fills == [Some(1), Some(2)],
+                "left {left}, seed {seed}"
+            );
+            let blocks = after.inner.layout().page_blocks;
+            assert!(
+                blocks == 300 || (!grown && blocks == 3),
+                "{blocks} blocks, left {left}, seed {seed}"
+            );
+        }
+    }
+}
