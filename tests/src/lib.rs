@@ -10,3 +10,8 @@ pub mod life;
 pub mod model;
 pub mod observe;
 pub mod power;
+
+/// The examples in the project's README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

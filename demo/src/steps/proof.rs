@@ -18,7 +18,7 @@ pub(crate) fn prove(show: &mut Show, world: &World) -> anyhow::Result<()> {
     let (retired, active) = (&epochs[0], &epochs[1]);
     show.claim(
         retired.state == EpochState::Retired && retired.references == 0 && retired.wrapped_by.is_empty(),
-        "epoch 1 is retired: no data key refers to it, nothing wraps it, and nobody can open it again",
+        "epoch 1 is retired: no data key refers to it, nothing wraps it, and no KMS can open it again",
     );
     show.claim(
         active.state == EpochState::Active
