@@ -175,7 +175,7 @@ pub enum Error {
         backend: String,
     },
     /// A KMS, or the backend that speaks to it, did not do what was asked.
-    #[error("cannot {doing} with key {key:?} of organization {organization:?}: {source}")]
+    #[error("key {key:?} of organization {organization:?}: cannot {doing}: {source}")]
     Kms {
         /// Whose.
         organization: OrganizationName,

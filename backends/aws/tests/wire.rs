@@ -1,51 +1,17 @@
-//! What goes over the wire and what becomes of each answer, against a server that answers as the real ones would.
+//! What goes over the wire to KMS and what becomes of each answer, against a server that answers as the real one would.
 
 mod common;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use common::scripted::{ALIAS, ARN, OTHER, decrypted, encrypted, kms, wrapped};
 use common::server::{Answer, Request, Server};
-use common::{KEY, TestHost, assert_fails, call, context, open, open_with, unwrap, wrap};
+use common::{KEY, assert_fails, call, context, open, unwrap, wrap};
 use keystead_backend::{Call, ErrorCode, KeyInstance, Wrapped};
-use serde_json::{Value, json};
-
-const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
-const OTHER: &str = "arn:aws:kms:eu-west-1:111122223333:key/00000000-12ab-34cd-56ef-1234567890ab";
-const ALIAS: &str = "arn:aws:kms:eu-west-1:111122223333:alias/acme";
-const ROLE: &str = "arn:aws:iam::111122223333:role/Keystead";
-const FAR: &str = "2099-01-01T00:00:00Z";
-
-fn wrapped() -> Wrapped {
-    Wrapped {
-        blob: b"blob".to_vec(),
-        key_id: ARN.into(),
-        metadata: Vec::new(),
-    }
-}
-
-fn encrypted(key_id: &str) -> Answer {
-    Answer::ok(&json!({ "CiphertextBlob": STANDARD.encode("blob"), "KeyId": key_id }))
-}
-
-fn decrypted(key_id: &str) -> Answer {
-    Answer::ok(&json!({ "Plaintext": STANDARD.encode(KEY), "KeyId": key_id }))
-}
-
-/// KMS as it should be, for one key.
-fn kms(request: &Request) -> Answer {
-    match request.target() {
-        "TrentService.Encrypt" => encrypted(ARN),
-        "TrentService.Decrypt" if request.json()["DryRun"] == json!(true) => {
-            Answer::kms_error("DryRunOperationException", "The request would have succeeded")
-        }
-        "TrentService.Decrypt" => decrypted(ARN),
-        other => panic!("{other} is beyond the least-privilege grant"),
-    }
-}
+use serde_json::json;
 
 fn key_at(server: &Server) -> Box<dyn KeyInstance> {
     open(&server.settings(), &json!({ "key_arn": ARN }))
@@ -56,7 +22,7 @@ fn a_wrap_is_one_encrypt_and_an_unwrap_one_decrypt_with_the_recorded_key_and_the
     let server = Server::start(|_, request| kms(request));
     let key = open(&server.settings(), &json!({ "key_arn": ALIAS }));
     let wrapped = wrap(&*key).unwrap();
-    assert_eq!(wrapped, self::wrapped());
+    assert_eq!(wrapped, common::scripted::wrapped());
     assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
 
     let pairs = json!({ "keystead:store": "00ff", "keystead:organization": "acme", "keystead:epoch": "1" });
@@ -434,230 +400,4 @@ fn status_tells_what_stands_against_the_key() {
         ErrorCode::AccessDenied,
         &[ARN, "kms:Decrypt"],
     );
-}
-
-/// STS gives out sessions numbered from 1 that last until `expiry`; KMS takes only the sessions that `accepts` says.
-fn sts_and_kms(expiry: &'static str, accepts: impl Fn(&str) -> bool + Send + Sync + 'static) -> Server {
-    let sessions = AtomicUsize::new(0);
-    Server::start(move |_, request| {
-        if request.target() == "sts" {
-            let action = ["AssumeRoleWithWebIdentity", "AssumeRole"]
-                .into_iter()
-                .find(|a| request.body.contains(a));
-            let number = sessions.fetch_add(1, Ordering::SeqCst) + 1;
-            return Answer::session(
-                action.expect("no other action is used"),
-                &format!("ASIA{number}"),
-                expiry,
-            );
-        }
-        let signed = request.header("authorization");
-        let id = signed
-            .split_once("Credential=")
-            .and_then(|(_, rest)| rest.split_once('/'))
-            .map_or("", |(id, _)| id);
-        if accepts(id) {
-            kms(request)
-        } else {
-            Answer::kms_error("ExpiredTokenException", "expired")
-        }
-    })
-}
-
-fn sts_calls(server: &Server) -> Vec<String> {
-    server
-        .requests()
-        .iter()
-        .filter(|request| request.target() == "sts")
-        .map(|request| request.body.clone())
-        .collect()
-}
-
-fn role(web_identity: &Value) -> Value {
-    json!({ "key_arn": ARN, "role_arn": ROLE, "web_identity": web_identity })
-}
-
-#[test]
-fn a_role_is_assumed_once_for_many_calls_with_the_token_that_the_application_mints() {
-    let server = sts_and_kms(FAR, |id| id == "ASIA1");
-    let host = TestHost::minting("aaaaaaaaaa.bbbbbbbbbb.cccccccccc");
-    let key = open_with(
-        Arc::clone(&host),
-        &server.settings(),
-        &role(&json!({ "audience": "aws:acme" })),
-    );
-    for _ in 0..3 {
-        let wrapped = wrap(&*key).unwrap();
-        assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
-    }
-    assert_eq!(*host.audiences.lock().unwrap(), ["aws:acme"]);
-    let [asked] = &sts_calls(&server)[..] else {
-        panic!("STS was asked {} times", sts_calls(&server).len())
-    };
-    for part in [
-        "Action=AssumeRoleWithWebIdentity",
-        "RoleSessionName=keystead",
-        "WebIdentityToken=aaaaaaaaaa.bbbbbbbbbb.cccccccccc",
-        "role%2FKeystead",
-    ] {
-        assert!(asked.contains(part), "{part} is not in {asked}");
-    }
-}
-
-#[test]
-fn many_threads_at_once_ask_for_one_session() {
-    let server = sts_and_kms(FAR, |_| true);
-    let host = TestHost::minting("a.b.c");
-    let key = open_with(
-        host,
-        &server.settings(),
-        &role(&json!({ "audience": "aws:acme" })),
-    );
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| assert_eq!(unwrap(&*key, &wrapped()).unwrap(), KEY));
-        }
-    });
-    assert_eq!(sts_calls(&server).len(), 1);
-}
-
-#[test]
-fn a_session_about_to_expire_is_renewed_with_a_fresh_token_from_the_file() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("token");
-    std::fs::write(&path, "first.first.first\n").unwrap();
-    let server = sts_and_kms("2020-01-01T00:00:00Z", |_| true);
-    let mut settings = server.settings();
-    settings["token_file"] = json!(path);
-    let key = open(&settings, &role(&json!({ "token_file": true })));
-    unwrap(&*key, &wrapped()).unwrap();
-    std::fs::write(&path, "second.second.second\n").unwrap();
-    unwrap(&*key, &wrapped()).unwrap();
-    let asked = sts_calls(&server);
-    assert_eq!(asked.len(), 2);
-    assert!(asked[0].contains("WebIdentityToken=first") && asked[1].contains("WebIdentityToken=second"));
-
-    std::fs::remove_file(&path).unwrap();
-    let said = path.display().to_string();
-    assert_fails(
-        unwrap(&*key, &wrapped()),
-        ErrorCode::Unavailable,
-        &[&said, "token_file"],
-    );
-}
-
-#[test]
-fn a_session_that_kms_no_longer_takes_is_renewed_once_within_the_call() {
-    let lapsed = Arc::new(AtomicUsize::new(0));
-    let accepted = Arc::clone(&lapsed);
-    let server = sts_and_kms(FAR, move |id| match accepted.load(Ordering::SeqCst) {
-        0 => id == "ASIA1",
-        1 => id == "ASIA2",
-        _ => false,
-    });
-    let key = open_with(
-        TestHost::minting("a.b.c"),
-        &server.settings(),
-        &role(&json!({ "audience": "x" })),
-    );
-    unwrap(&*key, &wrapped()).unwrap();
-    lapsed.store(1, Ordering::SeqCst);
-    unwrap(&*key, &wrapped()).unwrap();
-    lapsed.store(2, Ordering::SeqCst);
-    assert_fails(
-        unwrap(&*key, &wrapped()),
-        ErrorCode::Unauthenticated,
-        &[ARN, "expired"],
-    );
-    assert_eq!(
-        sts_calls(&server).len(),
-        3,
-        "once at first, once for each renewal"
-    );
-}
-
-#[test]
-fn every_refusal_of_sts_becomes_its_code_and_names_the_role() {
-    for (status, code, meaning) in [
-        (403, "AccessDenied", ErrorCode::AccessDenied),
-        (400, "InvalidIdentityToken", ErrorCode::Unauthenticated),
-        (400, "ExpiredTokenException", ErrorCode::Unauthenticated),
-        (403, "IDPRejectedClaim", ErrorCode::Unauthenticated),
-        (400, "IDPCommunicationError", ErrorCode::Unavailable),
-        (400, "ValidationError", ErrorCode::InvalidConfig),
-        (403, "RegionDisabledException", ErrorCode::InvalidConfig),
-        (400, "Throttling", ErrorCode::Throttled),
-        (503, "ServiceUnavailable", ErrorCode::Unavailable),
-    ] {
-        let server = Server::start(move |_, _| Answer::sts_error(status, code, "because"));
-        let by_token = open_with(
-            TestHost::minting("a.b.c"),
-            &server.settings(),
-            &role(&json!({ "audience": "x" })),
-        );
-        assert_fails(unwrap(&*by_token, &wrapped()), meaning, &[ROLE, code, "because"]);
-    }
-    for (status, code, meaning) in [
-        (403, "AccessDenied", ErrorCode::AccessDenied),
-        (403, "InvalidClientTokenId", ErrorCode::Unauthenticated),
-        (403, "SignatureDoesNotMatch", ErrorCode::Unauthenticated),
-        (403, "ExpiredToken", ErrorCode::Unauthenticated),
-    ] {
-        let server = Server::start(move |_, _| Answer::sts_error(status, code, "because"));
-        let by_role = open(&server.settings(), &json!({ "key_arn": ARN, "role_arn": ROLE }));
-        assert_fails(unwrap(&*by_role, &wrapped()), meaning, &[ROLE, code, "because"]);
-    }
-}
-
-#[test]
-fn a_token_never_gets_into_an_error_even_if_sts_repeats_it() {
-    let token = "eyJhbGciOiJub25l.eyJzdWIiOiJhY21l.c2lnbmF0dXJl";
-    let server = Server::start(move |_, _| Answer::sts_error(400, "InvalidIdentityToken", token));
-    let key = open_with(
-        TestHost::minting(token),
-        &server.settings(),
-        &role(&json!({ "audience": "x" })),
-    );
-    let error = assert_fails(unwrap(&*key, &wrapped()), ErrorCode::Unauthenticated, &["token"]);
-    for part in token.split('.') {
-        assert!(!error.message.contains(part), "{error}");
-    }
-}
-
-#[test]
-fn an_application_that_mints_no_tokens_is_told_so() {
-    let server = sts_and_kms(FAR, |_| true);
-    let key = open(&server.settings(), &role(&json!({ "audience": "aws:acme" })));
-    assert_fails(
-        unwrap(&*key, &wrapped()),
-        ErrorCode::InvalidConfig,
-        &["aws:acme", "web_identity", "no issuer"],
-    );
-    assert!(server.requests().is_empty());
-}
-
-#[test]
-fn a_role_without_a_token_is_assumed_by_the_applications_own_credentials_with_the_external_id() {
-    let server = sts_and_kms(FAR, |id| id == "ASIA1");
-    let config =
-        json!({ "key_arn": ARN, "role_arn": ROLE, "external_id": "acme-77", "role_session_name": "vault" });
-    let key = open(&server.settings(), &config);
-    assert_eq!(unwrap(&*key, &wrapped()).unwrap(), KEY);
-    let requests = server.requests();
-    assert!(
-        requests[0]
-            .header("authorization")
-            .contains("Credential=AKIDTEST/")
-    );
-    for part in [
-        "Action=AssumeRole&",
-        "ExternalId=acme-77",
-        "RoleSessionName=vault",
-    ] {
-        assert!(
-            requests[0].body.contains(part),
-            "{part} is not in {}",
-            requests[0].body
-        );
-    }
 }

@@ -81,7 +81,7 @@ impl Kms {
         self.env.fill_random(&mut nonce).map_err(Error::Randomness)?;
         let name = format!("probe-{}", crate::audit::hex(&nonce));
         let failed = |doing: &str| {
-            let doing = format!("probe it: {doing}");
+            let doing = format!("{doing}, as a probe");
             move |error| kms_error(key, doing, error)
         };
         let wrapped = self

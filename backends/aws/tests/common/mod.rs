@@ -1,6 +1,7 @@
 //! What the tests of this backend share: a host, and short ways to open and call.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod scripted;
 pub(crate) mod server;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
