@@ -10,16 +10,8 @@ use std::path::PathBuf;
 /// One store file holds the secrets of many organizations; each organization's data is encrypted under keys that a KMS of
 /// its own choice wraps. This command creates and opens such a store. One process at a time has a store open: while an
 /// application has it, this command ends with exit code 8.
-///
-/// A first run:
-///
-///   export KEYSTEAD_STORE=app.keystead KEYSTEAD_ORG=acme
-///   keystead --keyring app.keyring init
-///   keystead --keyring app.keyring org create acme
-///   printf %s 'correct horse' | keystead --keyring app.keyring put prod/db/password
-///   keystead --keyring app.keyring get prod/db/password
 #[derive(Debug, Parser)]
-#[command(name = "keystead", version, verbatim_doc_comment, after_long_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(name = "keystead", version, after_long_help = EXIT_CODES, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -32,13 +24,19 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// The store file; else `store` of the config file.
-    #[arg(long, global = true, env = "KEYSTEAD_STORE", value_name = "PATH", value_hint = ValueHint::FilePath)]
+    #[arg(long, global = true, env = "KEYSTEAD_STORE", hide_env_values = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) store: Option<PathBuf>,
     /// The organization.
-    #[arg(long, global = true, env = "KEYSTEAD_ORG", value_name = "NAME")]
+    #[arg(
+        long,
+        global = true,
+        env = "KEYSTEAD_ORG",
+        hide_env_values = true,
+        value_name = "NAME"
+    )]
     pub(crate) org: Option<String>,
     /// The config file (TOML): the store's path, and which backends there are.
-    #[arg(long, global = true, env = "KEYSTEAD_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, global = true, env = "KEYSTEAD_CONFIG", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
     /// The managed key's keyring file, instead of a backend `managed` in the config file.
     #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]

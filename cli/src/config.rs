@@ -10,7 +10,7 @@
 //! [backends.aws-kms]
 //! plugin = "/usr/lib/keystead/libkeystead_aws_kms.so"
 //! digests = ["af1349b9…"]                # BLAKE3, as `keystead backends digest` prints it
-//! settings = { region = "eu-central-1" }
+//! settings = { profile = "keystead" }
 //! ```
 //!
 //! An unknown field is refused by its name. Since the file names code to run, others may not write to it.
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What a config file says.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     /// The store file.
@@ -32,7 +32,7 @@ pub(crate) struct Config {
 }
 
 /// One backend.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BackendConfig {
     /// A backend that is part of this command.

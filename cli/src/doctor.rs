@@ -10,6 +10,7 @@ use keystead::backend::{LockedMemoryStatus, locked_memory_status};
 use keystead::{KeyState, Organization, RewrapState, Store};
 use serde::Serialize;
 use std::collections::BTreeSet;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -218,7 +219,11 @@ impl Doctor<'_> {
                     .settings
                     .keys()
                     .any(|field| field.starts_with("passphrase"));
-                self.keyring_file(Path::new(path), sealed);
+                let created = backend
+                    .settings
+                    .get("create")
+                    .and_then(serde_json::Value::as_bool);
+                self.keyring_file(Path::new(path), sealed, created.unwrap_or(true));
             }
         }
         if names.is_empty() {
@@ -235,15 +240,24 @@ impl Doctor<'_> {
         match self.session.keyring() {
             Ok(Some((path, sealing))) => {
                 let path = path.to_owned();
-                self.keyring_file(&path, sealing.is_sealed());
+                self.keyring_file(&path, sealing.is_sealed(), false);
             }
             Ok(None) => {}
             Err(failure) => self.fail("keyring", failure.message(), "correct the options"),
         }
     }
 
-    fn keyring_file(&mut self, path: &Path, sealed: bool) {
+    fn keyring_file(&mut self, path: &Path, sealed: bool, created: bool) {
         let check = format!("keyring {}", path.display());
+        if created
+            && path
+                .symlink_metadata()
+                .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        {
+            let advice = "if it was there before, its disk is not mounted: mount or restore it; once it is there, set `create` \
+                          to false";
+            return self.warn(check, "not there; the first wrap under it makes it", advice);
+        }
         if !self.closed_to_others(&check, path) || sealed {
             return;
         }

@@ -8,8 +8,25 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// The exit codes, as `--help` and the manual list them.
+/// What stands below the options in `--help` and in the manual.
 pub(crate) const EXIT_CODES: &str = "\
+A FIRST RUN
+  export KEYSTEAD_STORE=app.keystead KEYSTEAD_ORG=acme
+  keystead --keyring app.keyring init
+  keystead --keyring app.keyring org create acme
+  printf %s 'correct horse' | keystead --keyring app.keyring put prod/password
+  keystead --keyring app.keyring get prod/password
+
+THE CONFIG FILE
+  store = \"app.keystead\"           # relative: to this file's directory
+  [backends.managed]
+  builtin = \"managed\"
+  settings = { keyring = \"/var/lib/app/app.keyring\" }
+  [backends.aws-kms]
+  plugin = \"/usr/lib/keystead/libkeystead_aws_kms.so\"
+  digests = [\"…\"]                  # as `keystead backends digest` prints it
+  settings = { profile = \"keystead\" }
+
 EXIT CODES
    0  done
    1  failed

@@ -74,7 +74,9 @@ pub(crate) fn organization(session: &Session, command: OrgCommand) -> Result<Out
             let store = session.open_rows()?;
             let limit = paging.limit as usize;
             let mut page = store.organizations(after.as_deref(), limit)?;
-            while let (true, Some(after)) = (paging.all, page.next.take()) {
+            while paging.all
+                && let Some(after) = page.next.take()
+            {
                 let more: Page<_> = store.organizations(Some(&after), limit)?;
                 page.items.extend(more.items);
                 page.next = more.next;

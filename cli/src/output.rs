@@ -79,6 +79,9 @@ impl Columns {
             .load_preset(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(headings.map(str::to_uppercase));
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
         Self { table }
     }
 
@@ -98,7 +101,7 @@ impl Columns {
 
     pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         for line in self.table.lines() {
-            writeln!(out, "{}", line.trim())?;
+            writeln!(out, "{}", line.trim_end())?;
         }
         Ok(())
     }

@@ -45,10 +45,14 @@ pub(crate) fn put(session: &Session, arguments: PutArgs) -> Result<Outcome, Fail
     if let Some(content_type) = &arguments.content_type {
         options = options.content_type(content_type);
     }
-    let mut source = Source::open(arguments.file.as_deref())?;
+    // Before the store is opened, which an application may be waiting for.
+    let mut value = Value::read(arguments.file.as_deref())?;
+    if arguments.strip_newline {
+        value.strip_newline()?;
+    }
     let store = session.open_keys()?;
     let organization = session.organization(&store)?;
-    let version = put_from(&organization, &arguments, &mut source, options)?;
+    let version = put_value(&organization, &arguments.path, value, options)?;
     store.close()?;
     let path = arguments.path.as_str();
     session.out.show(&Changed { path, version }, |out| {
@@ -108,43 +112,62 @@ fn unbuffered(stream: &impl AsFd) -> io::Result<File> {
     Ok(File::from(stream.as_fd().try_clone_to_owned()?))
 }
 
-fn put_from(
+/// A value on its way in.
+struct Value {
+    /// The whole value, or the first mebibyte of a longer one.
+    start: Zeroizing<Vec<u8>>,
+    /// Where the rest of a longer one is.
+    rest: Option<Source>,
+}
+
+impl Value {
+    fn read(file: Option<&Path>) -> Result<Self, Failure> {
+        let mut source = Source::open(file)?;
+        let mut start = Zeroizing::new(vec![0; WHOLE_MAX_BYTES]);
+        let filled = source
+            .fill(&mut start)
+            .map_err(|error| Failure::io("reading the value", error))?;
+        let rest = (filled == WHOLE_MAX_BYTES).then_some(source);
+        start.truncate(filled);
+        Ok(Self { start, rest })
+    }
+
+    fn strip_newline(&mut self) -> Result<(), Failure> {
+        if self.rest.is_some() {
+            return Err(Failure::usage("--strip-newline is for values under 1 MiB"));
+        }
+        if self.start.ends_with(b"\n") {
+            self.start.pop();
+            if self.start.ends_with(b"\r") {
+                self.start.pop();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn put_value(
     organization: &Organization,
-    arguments: &PutArgs,
-    source: &mut Source,
+    path: &str,
+    value: Value,
     options: PutOptions,
 ) -> Result<Version, Failure> {
-    let failed = |error| Failure::io("reading the value", error);
-    let mut start = Zeroizing::new(vec![0; WHOLE_MAX_BYTES]);
-    let filled = source.fill(&mut start).map_err(failed)?;
-    if filled < WHOLE_MAX_BYTES {
-        let value = &start[..filled];
-        let value = if arguments.strip_newline {
-            strip_newline(value)
-        } else {
-            value
-        };
-        return Ok(organization.put_with(&arguments.path, value, options)?);
-    }
-    if arguments.strip_newline {
-        return Err(Failure::usage("--strip-newline is for values under 1 MiB"));
-    }
-    let mut writer = organization.writer(&arguments.path, options)?;
+    let Some(mut rest) = value.rest else {
+        return Ok(organization.put_with(path, &*value.start, options)?);
+    };
+    let mut writer = organization.writer(path, options)?;
     let writing = |error| Failure::io("writing the value", error);
-    writer.write_all(&start).map_err(writing)?;
+    writer.write_all(&value.start).map_err(writing)?;
     let mut buffer = Zeroizing::new(vec![0; COPY_BYTES]);
     loop {
-        let filled = source.fill(&mut buffer).map_err(failed)?;
+        let filled = rest
+            .fill(&mut buffer)
+            .map_err(|error| Failure::io("reading the value", error))?;
         writer.write_all(&buffer[..filled]).map_err(writing)?;
         if filled < buffer.len() {
             return Ok(writer.finish()?);
         }
     }
-}
-
-fn strip_newline(value: &[u8]) -> &[u8] {
-    let value = value.strip_suffix(b"\n").unwrap_or(value);
-    value.strip_suffix(b"\r").unwrap_or(value)
 }
 
 #[derive(Serialize)]
@@ -305,7 +328,9 @@ pub(crate) fn list(session: &Session, arguments: ListArgs) -> Result<Outcome, Fa
     let limit = arguments.paging.limit as usize;
     let mut page: Page<SecretInfo> =
         organization.list(&arguments.prefix, arguments.after.as_deref(), limit)?;
-    while let (true, Some(after)) = (arguments.paging.all, page.next.take()) {
+    while arguments.paging.all
+        && let Some(after) = page.next.take()
+    {
         let more = organization.list(&arguments.prefix, Some(&after), limit)?;
         page.items.extend(more.items);
         page.next = more.next;

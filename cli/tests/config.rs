@@ -1,0 +1,195 @@
+//! The config file and the plugins that it names.
+
+mod common;
+
+use common::Place;
+use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
+
+#[track_caller]
+fn refused(config: &str) -> String {
+    let place = Place::with_acme();
+    place.write_config(config);
+    let ran = place.run(&["backends"]).ends_with(2);
+    ran.stderr
+}
+
+#[test]
+fn an_unknown_field_is_refused_by_its_name_with_file_and_line() {
+    let message = refused("\n[backends.third]\nbuiltin = \"managed\"\nsetings = { secret = \"hunter2\" }\n");
+    assert!(
+        message.contains("keystead.toml") && message.contains("`setings`"),
+        "{message}"
+    );
+    assert!(message.contains("line 11"), "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
+
+    let place = Place::empty();
+    std::fs::write(
+        place.path("keystead.toml"),
+        "store = \"s\"\nstroe = \"hunter2\"\n",
+    )
+    .expect("written");
+    let message = place.run(&["list"]).ends_with(2).stderr;
+    assert!(
+        message.contains("line 2") && message.contains("`stroe`") && !message.contains("hunter2"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_unknown_setting_is_refused_by_the_backend_that_it_is_for() {
+    let place = Place::with_acme();
+    place.write_config("\n[backends.third]\nbuiltin = \"managed\"\nsettings = { keyrng = \"/x\" }\n");
+    let ran = place.run(&["key", "add", "k", "--backend", "third"]).ends_with(2);
+    assert!(ran.stderr.contains("`keyrng`"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_backend_is_either_built_in_or_a_plugin_with_digests() {
+    assert!(refused("[backends.x]\n").contains("neither `builtin` nor `plugin`"));
+    assert!(
+        refused("[backends.x]\nbuiltin = \"managed\"\nplugin = \"/x.so\"\n").contains("give one of them")
+    );
+    assert!(refused("[backends.x]\nplugin = \"/x.so\"\n").contains("`digests` is missing"));
+    assert!(
+        refused("[backends.x]\nplugin = \"/x.so\"\ndigests = [\"abc\"]\n")
+            .contains("`abc` is no BLAKE3 digest")
+    );
+}
+
+#[test]
+fn a_plugin_is_loaded_from_an_absolute_path_and_with_the_expected_bytes_only() {
+    let zeroes = "0".repeat(64);
+    let message = refused(&format!(
+        "[backends.x]\nplugin = \"x.so\"\ndigests = [\"{zeroes}\"]\n"
+    ));
+    assert!(
+        message.contains("step 1, path") && message.contains("relative"),
+        "{message}"
+    );
+
+    let place = Place::with_acme();
+    std::fs::write(place.path("x.so"), "no plugin").expect("written");
+    let digest = place.run(&["backends", "digest", "x.so"]).ok().text();
+    assert_eq!(
+        place.json(&["backends", "digest", "x.so"]),
+        json!({ "file": "x.so", "digest": digest.trim() })
+    );
+    place.write_config(&format!(
+        "[backends.x]\nplugin = \"{}\"\ndigests = [\"{zeroes}\"]\n",
+        place.file("x.so")
+    ));
+    let message = place.run(&["backends"]).ends_with(2).stderr;
+    assert!(
+        message.contains("step 4, digest") && message.contains(digest.trim()),
+        "{message}"
+    );
+    // What needs no KMS loads no plugin.
+    place.run(&["list"]).ok();
+    place.run(&["doctor"]).ends_with(9);
+}
+
+#[test]
+fn a_config_file_that_others_may_write_names_no_plugin() {
+    let place = Place::with_acme();
+    let zeroes = "0".repeat(64);
+    place.write_config(&format!(
+        "[backends.x]\nplugin = \"/x.so\"\ndigests = [\"{zeroes}\"]\n"
+    ));
+    let path = place.path("keystead.toml");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("set");
+    let message = place.run(&["list"]).ends_with(2).stderr;
+    assert!(
+        message.contains("others may write") && message.contains("chmod go-w"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_keyring_on_the_command_line_and_one_in_the_config_are_a_contradiction() {
+    let place = Place::with_acme();
+    let message = place
+        .run(&["get", "a", "--keyring", "app.keyring"])
+        .ends_with(2)
+        .stderr;
+    assert!(message.contains("give one of them"), "{message}");
+    let message = place
+        .run(&["get", "a", "--keyring-passphrase-env", "X"])
+        .ends_with(2)
+        .stderr;
+    assert!(message.contains("no --keyring"), "{message}");
+}
+
+#[test]
+fn the_store_path_of_the_config_is_relative_to_its_directory() {
+    let place = Place::with_acme();
+    let ran = place
+        .command(&["list"])
+        .current_dir("/")
+        .output()
+        .expect("it runs");
+    assert_eq!(ran.status.code(), Some(0));
+}
+
+#[test]
+fn doctor_finds_a_store_that_others_may_read_and_says_what_to_do() {
+    let place = Place::with_acme();
+    let report = place.json(&["doctor", "--probe"]);
+    assert_ne!(report["result"], "fail");
+    let check = |report: &serde_json::Value, name: &str| {
+        let checks = report["checks"].as_array().expect("an array");
+        let found = checks
+            .iter()
+            .find(|check| check["check"].as_str().is_some_and(|text| text.starts_with(name)));
+        found
+            .cloned()
+            .unwrap_or_else(|| panic!("no check {name} in {report}"))
+    };
+    assert_eq!(check(&report, "open the store")["result"], "ok");
+    assert_eq!(check(&report, "default key managed of acme")["result"], "ok");
+    for name in [
+        "config file",
+        "locked memory",
+        "core dumps",
+        "backend managed",
+        "keyring ",
+        "store ",
+    ] {
+        check(&report, name);
+    }
+
+    std::fs::set_permissions(place.path("app.keystead"), std::fs::Permissions::from_mode(0o644))
+        .expect("set");
+    let report = place.run(&["doctor", "--json"]).ends_with(9).json();
+    let store = check(&report, "store ");
+    assert_eq!(
+        (&store["result"], &store["advice"]),
+        (&json!("fail"), &json!("chmod 600"))
+    );
+}
+
+#[test]
+fn doctor_names_a_key_whose_backend_is_not_there() {
+    let place = Place::with_acme();
+    place.run(&["key", "add", "own", "--backend", "customer"]).ok();
+    std::fs::write(place.path("keystead.toml"), "store = \"app.keystead\"\n").expect("written");
+    let report = place.run(&["doctor"]).ends_with(9).text();
+    assert!(
+        report.contains("FAIL  key own of acme: needs the backend \"customer\""),
+        "{report}"
+    );
+}
+
+#[test]
+fn backends_are_described_with_the_fields_that_they_take() {
+    let place = Place::with_acme();
+    let described = place.json(&["backends"]);
+    let first = &described["backends"][0];
+    assert_eq!(
+        (&first["registered_as"], &first["name"]),
+        (&json!("customer"), &json!("managed"))
+    );
+    assert_eq!(first["source"], "builtin");
+    assert!(first["settings_schema"]["properties"]["keyring"].is_object());
+}
