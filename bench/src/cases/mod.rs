@@ -1,0 +1,34 @@
+//! What is measured, and what it is judged by.
+
+mod bulk;
+mod disk;
+mod get;
+mod history;
+mod open;
+mod organizations;
+mod put;
+mod rewrap;
+
+use crate::fixtures::Fixtures;
+use crate::report::Line;
+use anyhow::Result;
+
+type Run = fn(&mut Fixtures) -> Result<Vec<Line>>;
+
+/// Every case, by the name that `--only` takes, in the order in which they run: those that change the filled stores come
+/// after those that look at them.
+pub(crate) const ALL: &[(&str, Run)] = &[
+    ("bulk", bulk::run),
+    ("disk", disk::run),
+    ("get", get::run),
+    ("history", history::run),
+    ("put", put::run),
+    ("open", open::run),
+    ("rewrap", rewrap::run),
+    ("organizations", organizations::run),
+];
+
+/// The names of all cases.
+pub(crate) fn names() -> Vec<&'static str> {
+    ALL.iter().map(|(name, _)| *name).collect()
+}
