@@ -85,6 +85,12 @@ impl Config {
 }
 
 impl BackendConfig {
+    /// True when a setting is a secret itself, as some providers' access keys are, by its name.
+    pub(crate) fn has_secret(&self) -> bool {
+        let secret = |name: &String| name.starts_with("secret") || name == "session_token";
+        self.settings.keys().any(secret)
+    }
+
     fn check(&self) -> Result<(), &'static str> {
         match (self.builtin, &self.plugin) {
             (Some(_), Some(_)) => Err("both `builtin` and `plugin`; give one of them"),

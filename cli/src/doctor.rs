@@ -3,11 +3,12 @@
 //! It changes nothing, and a check that fails does not keep the others from being made.
 
 use crate::args::DoctorArgs;
+use crate::config::BackendConfig;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::open::{self, CoreLimit, Session};
 use crate::output::printable;
 use keystead::backend::{LockedMemoryStatus, locked_memory_status};
-use keystead::{KeyState, Organization, RewrapState, Store};
+use keystead::{Backend, KeyState, Organization, RewrapState, Store};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::io;
@@ -44,13 +45,14 @@ pub(crate) fn run(session: &Session, arguments: &DoctorArgs, core: CoreLimit) ->
     let mut doctor = Doctor {
         session,
         checks: Vec::new(),
+        usable: Vec::new(),
     };
     doctor.config();
     doctor.memory();
     doctor.core_dumps(core);
-    let backends = doctor.backends();
     doctor.keyring();
-    doctor.store(&backends, arguments.probe);
+    doctor.backends();
+    doctor.store(arguments.probe);
     let checks = doctor.checks;
     let result = checks
         .iter()
@@ -87,6 +89,8 @@ pub(crate) fn run(session: &Session, arguments: &DoctorArgs, core: CoreLimit) ->
 struct Doctor<'a> {
     session: &'a Session,
     checks: Vec<Check>,
+    /// The backends that passed their checks.
+    usable: Vec<Backend>,
 }
 
 impl Doctor<'_> {
@@ -129,6 +133,14 @@ impl Doctor<'_> {
             ),
             Ok(config) => {
                 let count = config.backends.len();
+                if config.backends.values().any(BackendConfig::has_secret) && is_open_to_others(path) {
+                    let advice = "chmod 600: its settings hold a secret";
+                    self.fail(
+                        "config file",
+                        format!("{}: others may read it", path.display()),
+                        advice,
+                    );
+                }
                 match crate::config::check_writers(path) {
                     Ok(()) => self.ok("config file", format!("{}: {count} backends", path.display())),
                     Err(reason) => {
@@ -180,21 +192,15 @@ impl Doctor<'_> {
         }
     }
 
-    /// Loads each backend; gives the names of those that can be used.
-    fn backends(&mut self) -> BTreeSet<String> {
-        let mut names = BTreeSet::new();
-        if self.session.global.keyring.is_some() {
-            names.insert("managed".to_owned());
-        }
-        let Ok(config) = self.session.config() else {
-            return names;
-        };
+    /// Loads each backend of the config file.
+    fn backends(&mut self) {
+        let Ok(config) = self.session.config() else { return };
         for (name, backend) in &config.backends {
             let check = format!("backend {name}");
             match open::configured(name, backend) {
                 Ok(configured) => {
                     let description = configured.backend.describe();
-                    let from = configured.plugin.map_or_else(
+                    let from = configured.plugin.as_ref().map_or_else(
                         || "part of this command".to_owned(),
                         |plugin| format!("{}, digest as expected", plugin.path().display()),
                     );
@@ -202,7 +208,7 @@ impl Doctor<'_> {
                         check,
                         format!("{} {} ({from})", description.name, description.version),
                     );
-                    names.insert(name.clone());
+                    self.usable.push(configured.backend);
                 }
                 Err(failure) => {
                     let advice = "see that the plugin is the one you mean, owned by root or you, closed to other writers; \
@@ -226,14 +232,13 @@ impl Doctor<'_> {
                 self.keyring_file(Path::new(path), sealed, created.unwrap_or(true));
             }
         }
-        if names.is_empty() {
+        if self.usable.is_empty() {
             self.warn(
                 "backends",
                 "none",
                 "name them in the config file, or give --keyring: nothing can be opened",
             );
         }
-        names
     }
 
     fn keyring(&mut self) {
@@ -241,6 +246,9 @@ impl Doctor<'_> {
             Ok(Some((path, sealing))) => {
                 let path = path.to_owned();
                 self.keyring_file(&path, sealing.is_sealed(), false);
+                if let Ok(Some(backend)) = self.session.keyring_backend() {
+                    self.usable.push(backend);
+                }
             }
             Ok(None) => {}
             Err(failure) => self.fail("keyring", failure.message(), "correct the options"),
@@ -307,7 +315,7 @@ impl Doctor<'_> {
         true
     }
 
-    fn store(&mut self, backends: &BTreeSet<String>, probe: bool) {
+    fn store(&mut self, probe: bool) {
         let path = match self.session.store_path() {
             Ok(path) => path,
             Err(failure) => return self.warn("store", failure.message(), "give one to have it checked"),
@@ -316,12 +324,7 @@ impl Doctor<'_> {
         if !self.closed_to_others(&check, &path) {
             return;
         }
-        let opened = if probe {
-            self.session.open_keys()
-        } else {
-            self.session.open_rows()
-        };
-        let store = match opened {
+        let store = match self.session.open_with(&self.usable) {
             Ok(store) => store,
             Err(failure) => {
                 let advice = match failure.exit() {
@@ -340,7 +343,7 @@ impl Doctor<'_> {
                 env!("CARGO_PKG_VERSION")
             ),
         );
-        if let Err(failure) = self.organizations(&store, backends, probe) {
+        if let Err(failure) = self.organizations(&store, probe) {
             self.fail("organizations", failure.message(), "run `keystead verify`");
         }
         if let Err(error) = store.close() {
@@ -352,22 +355,17 @@ impl Doctor<'_> {
         }
     }
 
-    fn organizations(
-        &mut self,
-        store: &Store,
-        backends: &BTreeSet<String>,
-        probe: bool,
-    ) -> Result<(), Failure> {
+    fn organizations(&mut self, store: &Store, probe: bool) -> Result<(), Failure> {
         if self.session.global.org.is_some() {
             let organization = store.organization(self.session.organization_name()?)?;
-            return self.organization(&organization, backends, probe);
+            return self.organization(&organization, probe);
         }
         let (mut after, mut count) = (None, 0);
         loop {
             let page = store.organizations(after.as_deref(), PAGE)?;
             for item in &page.items {
                 count += 1;
-                self.organization(&store.organization(&item.name)?, backends, probe)?;
+                self.organization(&store.organization(&item.name)?, probe)?;
             }
             match page.next {
                 Some(next) => after = Some(next),
@@ -379,15 +377,15 @@ impl Doctor<'_> {
     }
 
     /// Says what is wrong with an organization; of what is well, only that its key answered.
-    fn organization(
-        &mut self,
-        organization: &Organization,
-        backends: &BTreeSet<String>,
-        probe: bool,
-    ) -> Result<(), Failure> {
+    fn organization(&mut self, organization: &Organization, probe: bool) -> Result<(), Failure> {
         let name = organization.name();
+        let known: BTreeSet<String> = self
+            .usable
+            .iter()
+            .map(|backend| backend.name().to_owned())
+            .collect();
         for key in organization.keys().list()? {
-            if key.state != KeyState::Disabled && !backends.contains(&key.backend) {
+            if key.state != KeyState::Disabled && !known.contains(&key.backend) {
                 let detail = format!("needs the backend {:?}, which cannot be used here", key.backend);
                 let check = format!("key {} of {name}", key.name);
                 // The managed key is everybody's, and wraps nothing once an own key took over.
@@ -398,7 +396,7 @@ impl Doctor<'_> {
                     self.warn(check, detail, advice)
                 }
             }
-            if probe && key.default && backends.contains(&key.backend) {
+            if probe && key.default && known.contains(&key.backend) {
                 let check = format!("default key {} of {name}", key.name);
                 match organization.keys().probe(&key.name).map_err(Failure::from) {
                     Ok(()) => self.ok(check, "wraps and unwraps"),
@@ -431,4 +429,8 @@ impl Doctor<'_> {
         }
         Ok(())
     }
+}
+
+fn is_open_to_others(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
 }

@@ -5,6 +5,7 @@
 //! | `args` | the command line |
 //! | `config`, `open` | the config file; from both to backends and an open store |
 //! | `secrets`, `keys`, `rewrap`, `ops`, `keyring`, `doctor` | the commands |
+//! | `value` | a value on its way in and out |
 //! | `output` | tables for people, JSON for programs, progress bars |
 //! | `exit` | the one error, and the exit code that it ends with |
 
@@ -19,6 +20,7 @@ mod ops;
 mod output;
 mod rewrap;
 mod secrets;
+mod value;
 
 use crate::args::{Cli, Command};
 use crate::exit::{Failure, Outcome};

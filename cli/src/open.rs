@@ -78,6 +78,12 @@ impl Session {
         self.open(self.with_backends(Store::options())?)
     }
 
+    /// Opens the store with these backends alone. Its re-wrap jobs rest.
+    pub(crate) fn open_with(&self, backends: &[Backend]) -> Result<Store, Failure> {
+        let options = Store::options().background_rewrap(false);
+        self.open(backends.iter().cloned().fold(options, StoreOptions::backend))
+    }
+
     fn open(&self, options: StoreOptions) -> Result<Store, Failure> {
         Ok(options.open(self.store_path()?)?)
     }
@@ -138,7 +144,8 @@ impl Session {
         Ok(Some((path, sealing)))
     }
 
-    fn keyring_backend(&self) -> Result<Option<Backend>, Failure> {
+    /// The managed backend of the command line.
+    pub(crate) fn keyring_backend(&self) -> Result<Option<Backend>, Failure> {
         // Never made by the way: `init` and `keyring create` make it, and a disk that is not mounted stays an outage.
         let backend = |(path, sealing): (&Path, Sealing)| {
             Backend::from(ManagedBackend::keyring(path).sealing(sealing).create(false))

@@ -8,20 +8,15 @@ use crate::args::{
 use crate::exit::{Exit, Failure, Outcome};
 use crate::open::Session;
 use crate::output::{Columns, or_dash, time};
+use crate::value::{self, Value};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use keystead::{Expect, Organization, Page, PutOptions, SecretInfo, Version, VersionInfo, VersionState};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use zeroize::Zeroizing;
-
-/// A value up to this size is put at once; a longer one as a stream.
-const WHOLE_MAX_BYTES: usize = 1 << 20;
-const COPY_BYTES: usize = 64 << 10;
 
 #[derive(Serialize)]
 struct Changed<'a> {
@@ -52,122 +47,13 @@ pub(crate) fn put(session: &Session, arguments: PutArgs) -> Result<Outcome, Fail
     }
     let store = session.open_keys()?;
     let organization = session.organization(&store)?;
-    let version = put_value(&organization, &arguments.path, value, options)?;
+    let version = value::put_value(&organization, &arguments.path, value, options)?;
     store.close()?;
     let path = arguments.path.as_str();
     session.out.show(&Changed { path, version }, |out| {
         writeln!(out, "version {version}")
     })?;
     Ok(Outcome::Done)
-}
-
-/// Where a value comes from.
-enum Source {
-    File(File),
-    Typed,
-}
-
-impl Source {
-    fn open(file: Option<&Path>) -> Result<Self, Failure> {
-        match file {
-            Some(path) => {
-                let failed = |error| Failure::io(format!("opening {}", path.display()), error);
-                Ok(Self::File(File::open(path).map_err(failed)?))
-            }
-            None if io::stdin().is_terminal() => Ok(Self::Typed),
-            None => Ok(Self::File(
-                unbuffered(&io::stdin()).map_err(|error| Failure::io("reading the value", error))?,
-            )),
-        }
-    }
-
-    /// Fills `out` as far as the source goes.
-    fn fill(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < out.len() {
-            let read = match self {
-                Self::File(file) => file.read(&mut out[filled..]),
-                Self::Typed => {
-                    let mut terminal = console::Term::stderr();
-                    terminal.write_all(b"Value (one line, not shown): ")?;
-                    let line = Zeroizing::new(terminal.read_secure_line()?);
-                    let room = out.get_mut(..line.len()).ok_or(io::ErrorKind::FileTooLarge)?;
-                    room.copy_from_slice(line.as_bytes());
-                    return Ok(line.len());
-                }
-            };
-            match read {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
-    }
-}
-
-/// A standard stream without the library's buffer, which nobody would erase.
-fn unbuffered(stream: &impl AsFd) -> io::Result<File> {
-    Ok(File::from(stream.as_fd().try_clone_to_owned()?))
-}
-
-/// A value on its way in.
-struct Value {
-    /// The whole value, or the first mebibyte of a longer one.
-    start: Zeroizing<Vec<u8>>,
-    /// Where the rest of a longer one is.
-    rest: Option<Source>,
-}
-
-impl Value {
-    fn read(file: Option<&Path>) -> Result<Self, Failure> {
-        let mut source = Source::open(file)?;
-        let mut start = Zeroizing::new(vec![0; WHOLE_MAX_BYTES]);
-        let filled = source
-            .fill(&mut start)
-            .map_err(|error| Failure::io("reading the value", error))?;
-        let rest = (filled == WHOLE_MAX_BYTES).then_some(source);
-        start.truncate(filled);
-        Ok(Self { start, rest })
-    }
-
-    fn strip_newline(&mut self) -> Result<(), Failure> {
-        if self.rest.is_some() {
-            return Err(Failure::usage("--strip-newline is for values under 1 MiB"));
-        }
-        if self.start.ends_with(b"\n") {
-            self.start.pop();
-            if self.start.ends_with(b"\r") {
-                self.start.pop();
-            }
-        }
-        Ok(())
-    }
-}
-
-fn put_value(
-    organization: &Organization,
-    path: &str,
-    value: Value,
-    options: PutOptions,
-) -> Result<Version, Failure> {
-    let Some(mut rest) = value.rest else {
-        return Ok(organization.put_with(path, &*value.start, options)?);
-    };
-    let mut writer = organization.writer(path, options)?;
-    let writing = |error| Failure::io("writing the value", error);
-    writer.write_all(&value.start).map_err(writing)?;
-    let mut buffer = Zeroizing::new(vec![0; COPY_BYTES]);
-    loop {
-        let filled = rest
-            .fill(&mut buffer)
-            .map_err(|error| Failure::io("reading the value", error))?;
-        writer.write_all(&buffer[..filled]).map_err(writing)?;
-        if filled < buffer.len() {
-            return Ok(writer.finish()?);
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -190,7 +76,7 @@ pub(crate) fn get(session: &Session, arguments: &GetArgs) -> Result<Outcome, Fai
     let mut reader = organization.reader(&arguments.path, arguments.version.and_then(Version::new))?;
     let info = reader.info().clone();
     if let Some(output) = &arguments.output {
-        write_file(&mut reader, output, arguments.force)?;
+        value::write_file(&mut reader, output, arguments.force)?;
         let got = got(&arguments.path, &info, None, Some(output));
         session.out.show(&got, |out| {
             writeln!(
@@ -202,36 +88,36 @@ pub(crate) fn get(session: &Session, arguments: &GetArgs) -> Result<Outcome, Fai
             )
         })?;
     } else if session.out.is_json() {
-        let value = read_whole(&mut reader, info.size_bytes)?;
+        let value = value::read_whole(&mut reader, info.size_bytes)?;
         let encoded = Zeroizing::new(BASE64.encode(&*value));
         let got = got(&arguments.path, &info, Some(&encoded), None);
         let document = serde_json::to_vec(&got)
             .map(Zeroizing::new)
             .map_err(io::Error::from);
         let written = document.and_then(|document| {
-            let mut stdout = unbuffered(&io::stdout())?;
+            let mut stdout = value::unbuffered(&io::stdout())?;
             stdout.write_all(&document)?;
             stdout.write_all(b"\n")
         });
         written.map_err(|error| Failure::io("writing the value", error))?;
     } else if io::stdout().is_terminal() {
-        let value = read_whole(&mut reader, info.size_bytes)?;
-        if !arguments.force && !is_text(&value) {
+        let value = value::read_whole(&mut reader, info.size_bytes)?;
+        if !arguments.force && !value::is_text(&value) {
             return Err(Failure::usage(format!(
                 "version {} of {:?} is binary and standard output is a terminal: use --output FILE, pipe it, or --force",
                 info.version, arguments.path
             )));
         }
         let mut stdout =
-            unbuffered(&io::stdout()).map_err(|error| Failure::io("writing the value", error))?;
+            value::unbuffered(&io::stdout()).map_err(|error| Failure::io("writing the value", error))?;
         // Only on a terminal, where the prompt would stand beside the value.
         let newline: &[u8] = if value.ends_with(b"\n") { b"" } else { b"\n" };
         let written = stdout.write_all(&value).and_then(|()| stdout.write_all(newline));
         written.map_err(|error| Failure::io("writing the value", error))?;
     } else {
         let mut stdout =
-            unbuffered(&io::stdout()).map_err(|error| Failure::io("writing the value", error))?;
-        copy(&mut reader, &mut stdout)?;
+            value::unbuffered(&io::stdout()).map_err(|error| Failure::io("writing the value", error))?;
+        value::copy(&mut reader, &mut stdout)?;
     }
     store.close()?;
     Ok(Outcome::Done)
@@ -252,73 +138,6 @@ fn got<'a>(
         labels: &info.labels,
         value_base64,
         output,
-    }
-}
-
-/// Text that cannot drive a terminal.
-fn is_text(value: &[u8]) -> bool {
-    std::str::from_utf8(value)
-        .is_ok_and(|text| !text.chars().any(|c| c.is_control() && !"\n\r\t".contains(c)))
-}
-
-fn read_whole(reader: &mut impl Read, size_bytes: u64) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let size = usize::try_from(size_bytes.min(keystead::VALUE_MAX_BYTES)).unwrap_or(0);
-    let mut value = Zeroizing::new(vec![0; size]);
-    let failed = |error| Failure::io("reading the value", error);
-    reader.read_exact(&mut value).map_err(failed)?;
-    // The reader checks at the end that nothing was cut off.
-    if reader.read(&mut [0]).map_err(failed)? > 0 {
-        return Err(Failure::new(
-            Exit::Damaged,
-            "damaged",
-            "the value is longer than its header says",
-        ));
-    }
-    Ok(value)
-}
-
-fn copy(reader: &mut impl Read, writer: &mut impl Write) -> Result<(), Failure> {
-    let mut buffer = Zeroizing::new(vec![0; COPY_BYTES]);
-    loop {
-        match reader
-            .read(&mut buffer)
-            .map_err(|error| Failure::io("reading the value", error))?
-        {
-            0 => return Ok(()),
-            count => {
-                writer
-                    .write_all(&buffer[..count])
-                    .map_err(|error| Failure::io("writing the value", error))?;
-            }
-        }
-    }
-}
-
-/// Writes a file of mode 0600 under a temporary name, and gives it its name when it is whole.
-fn write_file(reader: &mut impl Read, output: &Path, force: bool) -> Result<(), Failure> {
-    let failed = |error| Failure::io(format!("writing {}", output.display()), error);
-    let directory = match output.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    copy(reader, &mut file)?;
-    file.as_file().sync_all().map_err(failed)?;
-    if force {
-        file.persist(output).map_err(|error| failed(error.error))?;
-        return Ok(());
-    }
-    match file.persist_noclobber(output) {
-        Ok(_) => Ok(()),
-        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Err(Failure::new(
-            Exit::Conflict,
-            "file-exists",
-            format!(
-                "{} is there already; choose another name, or --force",
-                output.display()
-            ),
-        )),
-        Err(error) => Err(failed(error.error)),
     }
 }
 

@@ -203,6 +203,29 @@ fn a_blocked_job_ends_with_10_and_goes_on_when_the_obstacle_is_gone() {
 }
 
 #[test]
+fn watching_a_blocked_job_goes_on_until_the_obstacle_is_gone() {
+    let place = Place::with_acme();
+    place.put("a", b"x");
+    let keyring = place.file("app.keyring");
+    place.run(&["keyring", "disable", "--keyring", &keyring]).ok();
+    place
+        .run(&["key", "add", "own", "--backend", "customer"])
+        .ends_with(10);
+    let watching = place
+        .command(&["rewrap", "watch", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    // The keyring is a file of its own: it is looked after while the store is open.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    place.run(&["keyring", "enable", "--keyring", &keyring]).ok();
+    let ran = Ran::from(watching.wait_with_output().expect("it ends")).ok();
+    assert_eq!(ran.json()["state"], "done");
+    assert_eq!(place.get("a"), b"x");
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let place = Place::with_acme();
     place.put("a", &vec![b'x'; 8 << 20]);

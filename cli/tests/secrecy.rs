@@ -6,7 +6,6 @@ use common::Place;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 const SECRET: &str = "hunter2-hunter2";
@@ -64,7 +63,7 @@ fn terminal() -> (File, File) {
         .write(true)
         .open(name)
         .expect("it opens");
-    (File::from(OwnedFd::from(ours)), theirs)
+    (File::from(ours), theirs)
 }
 
 /// What the command wrote to the terminal, read when it has ended.
