@@ -8,7 +8,9 @@ use crate::tools::{self, cargo, program, succeeds, target_directory};
 const REAL_TIME: [&str; 2] = ["-r", "10"];
 
 pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<bool> {
-    tools::run(&mut cargo(&["build", "--release", "--package", "keystead-bench"]))?;
+    // With SQLCipher, whose build compiles OpenSSL: the first one takes minutes.
+    let selection = ["--package", "keystead-bench", "--features", "sqlcipher"];
+    tools::run(cargo(&["build", "--release"]).args(selection))?;
     let bench = target_directory()?.join("release").join("keystead-bench");
     if tools::is_there(program("chrt", &REAL_TIME).arg("true")) {
         return succeeds(program("chrt", &REAL_TIME).arg(bench).args(arguments));
