@@ -107,6 +107,33 @@ fn a_binary_value_is_not_printed_to_a_terminal_unless_forced() {
 }
 
 #[test]
+fn a_value_typed_on_a_terminal_is_not_shown() {
+    let place = Place::with_acme();
+    let (mut ours, theirs) = terminal();
+    let side = || Stdio::from(theirs.try_clone().expect("cloned"));
+    let mut child = place
+        .command(&["put", "typed"])
+        .stdin(side())
+        .stdout(side())
+        .stderr(side())
+        .spawn()
+        .expect("it starts");
+    let mut prompt = String::new();
+    while !prompt.contains("not shown): ") {
+        let mut byte = [0];
+        ours.read_exact(&mut byte).expect("a prompt");
+        prompt.push(char::from(byte[0]));
+    }
+    // The prompt is written just before the terminal stops showing what is typed.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    ours.write_all(format!("{SECRET}\r").as_bytes()).expect("typed");
+    assert!(child.wait().expect("it ends").success());
+    let seen = read_available(ours, theirs);
+    assert!(!seen.contains(SECRET), "{seen:?}");
+    assert_eq!(place.get("typed"), SECRET.as_bytes());
+}
+
+#[test]
 fn destroy_asks_on_a_terminal_and_refuses_without_one() {
     let place = Place::with_acme();
     place.put("a", b"x");

@@ -13,10 +13,17 @@ fn every_claim_of_the_demonstration_holds() {
         "{} is not there: build it (`cargo build --package keystead-managed-plugin`; `cargo xtask test` does)",
         plugin.display()
     );
-    let output = Command::new(program).arg(plugin).output().expect("the demonstration starts");
+    let output = Command::new(program)
+        .arg(plugin)
+        .output()
+        .expect("the demonstration starts");
     let said = String::from_utf8_lossy(&output.stdout);
     let failed = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "it ended with {}:\n{said}\n{failed}", output.status);
+    assert!(
+        output.status.success(),
+        "it ended with {}:\n{said}\n{failed}",
+        output.status
+    );
     assert!(said.contains("All of it held"), "{said}");
     assert!(!said.contains("[FAIL]"), "{said}");
 }

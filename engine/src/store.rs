@@ -36,7 +36,7 @@ const DEFAULT_EPOCH_KEYS_MAX: usize = 10_000;
 /// Each wrap takes a random 96-bit nonce; NIST SP 800-38D allows 2^32 under one key. A quarter of that.
 const WRAPS_PER_EPOCH_MAX: u64 = 1 << 30;
 /// Measured: a batch of this size holds the writer for about 5 ms.
-const REWRAP_BATCH: usize = 4096;
+const REWRAP_BATCH: usize = 2048;
 
 /// An open store. Cheap to clone, to be used from any thread; one process at a time has a store open.
 ///
@@ -196,7 +196,7 @@ impl StoreOptions {
         self
     }
 
-    /// How many data keys one batch of a re-wrap moves, at most 65,536. Default: 4,096, for which writers wait some
+    /// How many data keys one batch of a re-wrap moves, at most 65,536. Default: 2,048, for which writers wait some
     /// milliseconds.
     #[must_use]
     pub fn rewrap_batch(mut self, data_keys: usize) -> Self {
@@ -218,7 +218,7 @@ impl StoreOptions {
         self
     }
 
-    /// Creates a store: the file appears under its name when it is whole and synced, mode 0600. Five syncs.
+    /// Creates a store: the file appears under its name when it is whole and synced, mode 0600. About ten syncs.
     ///
     /// # Errors
     ///

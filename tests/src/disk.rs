@@ -402,11 +402,15 @@ impl Recording {
             interval.push(line);
             if *operation == Operation::Sync {
                 interval.sort();
-                interval.drain(..).for_each(|line| drop(hasher.update(&line)));
+                for line in interval.drain(..) {
+                    hasher.update(&line);
+                }
             }
         }
         interval.sort();
-        interval.iter().for_each(|line| drop(hasher.update(line)));
+        for line in interval {
+            hasher.update(&line);
+        }
         hasher.finalize()
     }
 }

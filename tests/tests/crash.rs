@@ -4,12 +4,13 @@
 //! Everything follows from a seed, which each test prints; `KEYSTEAD_SEED` repeats it.
 #![allow(clippy::print_stdout, reason = "the figures are for people")]
 
-use keystead_tests::disk::SimulatedDisk;
-use keystead_tests::env::{Dice, seed};
+use keystead_tests::disk::{Operation, SimulatedDisk};
+use keystead_tests::env::{Dice, SimulatedEnv, seed};
 use keystead_tests::explore::{Figures, Reach, check_secrecy, explore};
-use keystead_tests::life::Life;
+use keystead_tests::gate::GatedKms;
+use keystead_tests::life::{self, Life};
 use keystead_tests::model::Action;
-use keystead_tests::power::Budget;
+use keystead_tests::power::{Budget, images};
 
 const REACH: Reach = Reach {
     budget: Budget {
@@ -152,4 +153,44 @@ fn the_same_seed_lives_the_same_life() {
         life.disk.recording().trace()
     };
     assert_eq!(trace(), trace());
+}
+
+/// The story: an update of the header writes one copy and syncs. The process was killed between the two, so that copy was in
+/// memory only. Opening the store again took it for good and mended the other copy from it; power went before the next sync
+/// and tore both. Opening now syncs before it mends.
+#[test]
+fn a_header_that_a_killed_process_never_synced_survives_power_that_goes_while_it_is_mended() {
+    let life = lived(seed(1), |life| {
+        life.act(Action::CreateOrganization { org: "acme".into() })?;
+        life.act(put("acme", "large", 3_000_000))
+    });
+    let recording = life.disk.recording();
+    let created = life.steps[0].to.unwrap();
+    let updates: Vec<usize> = (created..recording.operations.len() - 1)
+        .filter(|at| matches!(&recording.operations[*at], Operation::Write(0 | 4096, _)))
+        .filter(|at| recording.operations[at + 1] == Operation::Sync)
+        .map(|at| at + 1)
+        .collect();
+    assert!(!updates.is_empty(), "the large value makes the file grow");
+    for cut in recording.cuts(&updates) {
+        let disk = SimulatedDisk::after_a_kill(cut.durable.clone(), &cut.pending);
+        let env = std::sync::Arc::new(SimulatedEnv::new(life.seed));
+        let options = || life::options(&GatedKms::new(life.kms.clone()), env.clone());
+        drop(options().open_on_disk(disk.clone()).unwrap());
+        let recording = disk.recording();
+        let syncs: Vec<usize> = (cut.pending.len()..recording.operations.len())
+            .filter(|at| recording.operations[*at] == Operation::Sync)
+            .collect();
+        let budget = Budget {
+            exhaustive_operations: 4,
+            subsets: 0,
+            torn: 100,
+        };
+        for cut in recording.cuts(&syncs) {
+            for image in images(&cut, budget, &mut Dice::new(life.seed)) {
+                let opened = options().open_on_disk(SimulatedDisk::holding(image.contents));
+                assert!(opened.is_ok(), "{opened:?}; kept: {}", image.kept);
+            }
+        }
+    }
 }

@@ -356,14 +356,24 @@ fn commit_batch(scope: &Scope, job_number: u64, batch: &Arc<Batch>) -> Result<bo
             return Ok(false);
         }
         let mut head = scope.head(transaction)?;
+        for target in batch.rows.iter().map(|row| row.to).collect::<BTreeSet<_>>() {
+            let more = batch.rows.iter().filter(|row| row.to == target).count();
+            if head.live_epoch(target)?.wraps.saturating_add(more as u64)
+                > scope.core.limits.wraps_per_epoch_max
+            {
+                let organization = scope.organization.clone();
+                return Err(Error::EpochExhausted {
+                    organization,
+                    epoch: target,
+                });
+            }
+        }
         let mut moved = 0;
         for row in &batch.rows {
             if transaction.replace(Table::DataKeys, &row.key, &row.old, &row.new)? {
                 moved += 1;
-                head.live_epoch(row.from)?.references -= 1;
-                let to = head.live_epoch(row.to)?;
-                to.references += 1;
-                to.wraps += 1;
+                head.drop_reference(row.from)?;
+                head.add_reference(row.to)?;
             }
         }
         job.cursor = batch.cursor;

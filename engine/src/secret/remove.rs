@@ -40,14 +40,14 @@ fn mark(scope: &Scope, path: &SecretPath, version: Version, delete: bool) -> Res
             }
             let event = if delete {
                 transaction.put_record(&key, &DeletionRecord { deleted_at_ms: at_ms })?;
-                secret.deleted += 1;
+                secret.deleted = secret.deleted.saturating_add(1);
                 AuditEvent::VersionDeleted {
                     path: path.to_string(),
                     version,
                 }
             } else {
                 transaction.remove(Table::Deletions, &key)?;
-                secret.deleted -= 1;
+                secret.deleted = secret.deleted.saturating_sub(1);
                 AuditEvent::VersionUndeleted {
                     path: path.to_string(),
                     version,
@@ -176,10 +176,10 @@ fn destroy_version(
         transaction.get_with(Table::DataKeys, &key, |row| Ok(DataKeyRow::decode(row)?.epoch))?
     {
         transaction.remove(Table::DataKeys, &key)?;
-        head.live_epoch(epoch)?.references -= 1;
+        head.drop_reference(epoch)?;
     }
     if transaction.remove(Table::Deletions, &key)? {
-        secret.deleted -= 1;
+        secret.deleted = secret.deleted.saturating_sub(1);
     }
     let tombstone = VersionHeader {
         body: Body::Destroyed { at_ms },
@@ -224,7 +224,7 @@ pub(crate) fn apply_retention(
     let Some(keep) = secret.retention else {
         return Ok(());
     };
-    let first_kept = secret.latest.get().saturating_sub(keep - 1).max(1);
+    let first_kept = secret.latest.get().saturating_sub(keep.saturating_sub(1)).max(1);
     let until = first_kept.min(secret.oldest_kept.get().saturating_add(RETENTION_PER_PUT));
     for number in secret.oldest_kept.get()..until {
         let version = Version(number);

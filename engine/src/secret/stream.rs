@@ -105,6 +105,7 @@ impl SecretWriter {
                 let mut writer = Writer::begin(&scope, transaction, &epoch_key)?;
                 let actual = writer.secret(&path)?.map_or(0, |secret| secret.latest.get());
                 writer.check_expectation(&path, options.expect, actual)?;
+                writer.check_wraps(1)?;
                 put_chunks(&scope, writer.transaction(), &value_id, &last_chunks)?;
                 writer
                     .transaction()

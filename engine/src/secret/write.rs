@@ -143,14 +143,21 @@ impl<'a, 't> Writer<'a, 't> {
         self.scope.put_head(self.transaction, &self.head)
     }
 
-    fn check_expectations(&mut self, puts: &[BatchPut]) -> Result<()> {
+    /// The active epoch takes so many wraps more.
+    pub(crate) fn check_wraps(&mut self, more: u64) -> Result<()> {
         let live = self.head.live_epoch(self.epoch)?;
-        if live.wraps + puts.len() as u64 > self.scope.core.limits.wraps_per_epoch_max {
+        if live.wraps.saturating_add(more) > self.scope.core.limits.wraps_per_epoch_max {
+            let organization = self.scope.organization.clone();
             return Err(Error::EpochExhausted {
-                organization: self.scope.organization.clone(),
+                organization,
                 epoch: self.epoch,
             });
         }
+        Ok(())
+    }
+
+    fn check_expectations(&mut self, puts: &[BatchPut]) -> Result<()> {
+        self.check_wraps(puts.len() as u64)?;
         for (index, put) in puts.iter().enumerate() {
             if put.options.expect == Expect::Any {
                 continue;
@@ -252,9 +259,7 @@ impl<'a, 't> Writer<'a, 't> {
             &tables::version(scope.org, secret_id, version),
             &wrapped.encode(),
         )?;
-        let live = self.head.live_epoch(self.epoch)?;
-        live.references += 1;
-        live.wraps += 1;
+        self.head.add_reference(self.epoch)?;
 
         let event = AuditEvent::VersionPut {
             path: path.to_string(),

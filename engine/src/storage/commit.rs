@@ -10,8 +10,8 @@
 //!   and always before shred cells are erased: what cannot be undone never rests on the journal alone.
 //!
 //! Why not redb's commit alone: a store must open at once after a crash, which redb does only after quick-repair commits;
-//! one such commit writes over 100 KiB and syncs twice (measured: 0.68 ms against 0.23 ms journaled, for the same 1 KiB put
-//! into 100,000). `docs/decisions/journal.md` has the figures.
+//! one such commit writes over 100 KiB and syncs twice (measured: 0.64 ms against 0.23 ms journaled, for the same 1 KiB put
+//! into 100,000). `docs/decisions/0001-journal-beside-redb.md` has the figures.
 //!
 //! Shred cells, in this order: new cells are written and synced; the transaction becomes durable; dropped cells are
 //! overwritten and synced; callers learn of it. The row of a dropped cell stays in `CellsErasing` until a later transaction

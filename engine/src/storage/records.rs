@@ -11,7 +11,7 @@ use crate::storage::tables::{Table, ValueId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The first byte of every row.
+/// The first byte of every row that has a format of its own: records, versions, data keys, audit.
 pub(crate) const RECORD_FORMAT: u8 = 1;
 const PLACE_TAG_BYTES: usize = 16;
 
@@ -78,6 +78,26 @@ impl HeadRecord {
                     "a data key refers to it, but it is retired",
                 )
             })
+    }
+
+    /// One data key of this epoch is gone. A count of 0 is damage: somebody changed the file.
+    pub(crate) fn drop_reference(&mut self, epoch: EpochNumber) -> Result<()> {
+        let live = self.live_epoch(epoch)?;
+        live.references = live.references.checked_sub(1).ok_or_else(|| {
+            Error::damaged(
+                format!("epoch {epoch}"),
+                "its count is 0, but a data key refers to it",
+            )
+        })?;
+        Ok(())
+    }
+
+    /// One data key more is wrapped under this epoch.
+    pub(crate) fn add_reference(&mut self, epoch: EpochNumber) -> Result<()> {
+        let live = self.live_epoch(epoch)?;
+        live.references = live.references.saturating_add(1);
+        live.wraps = live.wraps.saturating_add(1);
+        Ok(())
     }
 
     pub(crate) fn references(&self, epoch: EpochNumber) -> u64 {

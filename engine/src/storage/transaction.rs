@@ -225,7 +225,7 @@ impl<'t> Transaction<'t> {
         self.put(Table::Store, name.as_bytes(), &value.to_le_bytes())
     }
 
-    /// Writes a row if it is still as expected; says whether it was.
+    /// Writes a row if it is still as expected; says whether it was. One way down the tree when it was, which is the rule.
     pub(crate) fn replace(
         &mut self,
         table: Table,
@@ -235,12 +235,24 @@ impl<'t> Transaction<'t> {
     ) -> Result<bool> {
         {
             let mut open = self.table(table)?.borrow_mut();
-            match open.get_mut(key).map_err(failed("reading a row"))? {
-                Some(mut row) if row.value() == expected => {
-                    row.insert(value).map_err(failed("writing a row"))?
+            let found = open
+                .insert(key, value)
+                .map_err(failed("writing a row"))?
+                .map(|old| {
+                    let old = old.value();
+                    (old != expected).then(|| old.to_vec())
+                });
+            match found {
+                Some(None) => {}
+                Some(Some(other)) => {
+                    open.insert(key, &other[..]).map_err(failed("writing a row"))?;
+                    return Ok(false);
                 }
-                _ => return Ok(false),
-            };
+                None => {
+                    open.remove(key).map_err(failed("removing a row"))?;
+                    return Ok(false);
+                }
+            }
         }
         self.note(JournalOp::Put { table, key, value });
         Ok(true)

@@ -200,6 +200,9 @@ impl Container {
                 copy,
                 "a copy of the header was torn or damaged; it is written anew from the other"
             );
+            // The good copy is perhaps in memory only: a process that was killed before its sync leaves it so. Durable first,
+            // or a loss of power in the middle of this takes both.
+            disk.sync("mending the header")?;
             disk.write_at(copy as u64 * HEADER_BYTES, &header.encode(), "mending the header")?;
             disk.sync("mending the header")?;
         }
