@@ -49,7 +49,7 @@ impl Latencies {
         self.quantile(1.0)
     }
 
-    pub(crate) fn to_json(&mut self) -> serde_json::Value {
+    pub(crate) fn json(&mut self) -> serde_json::Value {
         serde_json::json!({
             "calls": self.len(),
             "p50_us": micros(self.quantile(0.5)),

@@ -8,7 +8,7 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | `store`, `organization` | [`Store`], [`Organization`]: what an application holds |
+//! | `store`, `options`, `organization` | [`Store`], [`StoreOptions`], [`Organization`]: what an application holds |
 //! | `verify` | everything that can be checked about a store |
 //! | `secret`, `keyring`, `rewrap` | versioned values; registered keys and epochs; moving data keys between epochs |
 //! | `scope` | what those three share: the open store's parts, one organization's place in it |
@@ -50,6 +50,7 @@ mod env;
 mod error;
 mod keyring;
 mod names;
+mod options;
 mod organization;
 mod rewrap;
 mod scope;
@@ -69,6 +70,7 @@ pub use names::{
     EpochNumber, KeyName, NAME_MAX_BYTES, OrganizationId, OrganizationName, PATH_MAX_BYTES,
     PATH_SEGMENT_MAX_BYTES, SecretPath, StoreId, Version,
 };
+pub use options::StoreOptions;
 pub use organization::{AuditHead, KeyInfo, Keys, Organization};
 pub use rewrap::{RewrapJob, RewrapPhase, RewrapSource, RewrapState, RewrapStatus};
 pub use secret::stream::{SecretReader, SecretWriter};
@@ -77,7 +79,7 @@ pub use secret::{
     PutOptions, Secret, SecretInfo, VALUE_MAX_BYTES, VersionInfo, VersionState,
 };
 pub use storage::records::{EpochCause, KeyState};
-pub use store::{OrganizationInfo, Store, StoreOptions};
+pub use store::{OrganizationInfo, Store};
 pub use verify::{Problem, VerifyOptions, VerifyReport};
 
 /// The seams of the simulated disk: for this project's own tests, not covered by any promise of stability.

@@ -158,7 +158,7 @@ pub enum Fault {
     ChangeOnce(u64),
     /// That change and every later one fails.
     ChangeForGood(u64),
-    /// That write reaches the disk up to its middle, and fails; every later change fails.
+    /// That write reaches the disk up to the sector in its middle, and fails; every later change fails.
     ShortWrite(u64),
     /// The read with this number (from 0) fails.
     ReadOnce(u64),
@@ -288,7 +288,9 @@ impl SimulatedDisk {
             (Some(Fault::ChangeForGood(at)), _) if number >= at => Some(broken()),
             (Some(Fault::ShortWrite(at)), _) if number > at => Some(broken()),
             (Some(Fault::ShortWrite(at)), Operation::Write(offset, data)) if number == at => {
-                let half = Operation::Write(*offset, data[..data.len() / 2].into());
+                let middle = (*offset as usize + data.len() / 2) / SECTOR_BYTES * SECTOR_BYTES;
+                let done = middle.saturating_sub(*offset as usize);
+                let half = Operation::Write(*offset, data[..done].into());
                 half.apply(&mut state.contents);
                 state.operations.push(half);
                 Some(broken())

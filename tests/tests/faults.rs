@@ -3,10 +3,8 @@
 #![allow(clippy::print_stdout, reason = "the figures are for people")]
 
 use keystead::Error;
-use keystead::simulation::Disk;
-use keystead_tests::disk::{Contents, Fault, SimulatedDisk};
-use keystead_tests::env::{Dice, SimulatedEnv, seed};
-use keystead_tests::gate::GatedKms;
+use keystead_tests::disk::{Fault, SimulatedDisk};
+use keystead_tests::env::{Dice, seed};
 use keystead_tests::kms::SimulatedKms;
 use keystead_tests::life::{self, Expected, Life};
 use keystead_tests::model::{self, Action, Model};

@@ -3,6 +3,25 @@
 use std::fmt;
 use std::iter::Sum;
 
+/// Which test runner prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Runner {
+    /// The one that cargo brings along: a closing line for each test program.
+    Libtest,
+    /// One closing line. What it shows of tests that failed has closing lines of libtest in it, which count nothing.
+    Nextest,
+}
+
+impl Runner {
+    /// What one line says, if it is a closing line of this runner.
+    pub(crate) fn tally_of(self, line: &str) -> Option<Tally> {
+        match self {
+            Self::Libtest => Tally::of_libtest(line),
+            Self::Nextest => Tally::of_nextest(line),
+        }
+    }
+}
+
 /// How many tests passed, failed, were skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Tally {
@@ -12,17 +31,9 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// What one line says, if it is the closing line of a test runner: of libtest, one for each test program, or of nextest.
-    pub(crate) fn of_line(line: &str) -> Option<Self> {
-        match line.trim_start().strip_prefix("test result: ") {
-            Some(result) => Self::of_libtest(result),
-            None => Self::of_nextest(line),
-        }
-    }
-
-    /// `ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s`
-    fn of_libtest(result: &str) -> Option<Self> {
-        let (_, counts) = result.split_once(". ")?;
+    /// `test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s`
+    fn of_libtest(line: &str) -> Option<Self> {
+        let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
         Some(counts.split(';').map(str::trim).filter_map(Self::of_count).sum())
     }
 
@@ -122,21 +133,28 @@ mod tests {
     fn closing_lines_of_libtest_are_counted() {
         let ok =
             "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s";
-        assert_eq!(Tally::of_line(ok), tally(12, 0, 1));
+        assert_eq!(Runner::Libtest.tally_of(ok), tally(12, 0, 1));
         let failed = "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.00s";
-        assert_eq!(Tally::of_line(failed), tally(3, 2, 0));
+        assert_eq!(Runner::Libtest.tally_of(failed), tally(3, 2, 0));
     }
 
     #[test]
     fn closing_lines_of_nextest_are_counted() {
         let ok = "     Summary [   2.345s] 345 tests run: 345 passed, 2 skipped";
-        assert_eq!(Tally::of_line(ok), tally(345, 0, 2));
+        assert_eq!(Runner::Nextest.tally_of(ok), tally(345, 0, 2));
         let bad = "     Summary [  61.0s] 9/12 tests run: 5 passed (1 slow, 1 flaky), 2 failed, 1 exec failed, 1 timed out, 0 skipped";
-        assert_eq!(Tally::of_line(bad), tally(5, 4, 0));
+        assert_eq!(Runner::Nextest.tally_of(bad), tally(5, 4, 0));
         assert_eq!(
-            Tally::of_line("     Summary [   0.1s] 1 test run: 1 passed, 0 skipped"),
+            Runner::Nextest.tally_of("     Summary [   0.1s] 1 test run: 1 passed, 0 skipped"),
             tally(1, 0, 0)
         );
+    }
+
+    #[test]
+    fn what_nextest_shows_of_a_test_that_failed_is_not_counted_again() {
+        let shown = "    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 4 filtered out; finished in 16.98s";
+        assert_eq!(Runner::Nextest.tally_of(shown), None);
+        assert_eq!(Runner::Nextest.tally_of(shown.trim()), None);
     }
 
     #[test]
@@ -148,7 +166,7 @@ mod tests {
             "Summary",
             "",
         ] {
-            assert_eq!(Tally::of_line(line), None, "{line}");
+            assert_eq!(Runner::Nextest.tally_of(line), None, "{line}");
         }
     }
 

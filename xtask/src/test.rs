@@ -3,7 +3,7 @@
 //! Everything is built once: each cargo command below has the same selection of packages and features, since another one would
 //! have what they share built again. Its last line is `N passed, N failed, N skipped`.
 
-use crate::tally::Tally;
+use crate::tally::{Runner, Tally};
 use crate::tools::{self, announce, cargo, human, program, spoken, succeeds, target_directory};
 use anyhow::Context;
 use std::collections::BTreeSet;
@@ -58,10 +58,13 @@ fn run_all(skip_emulators: bool, report: &mut Report) -> anyhow::Result<()> {
         }
     }
 
-    let nextest = tools::is_there(&mut cargo(&["nextest", "--version"]));
-    let mut tests = match nextest {
-        true => cargo(&["nextest", "run", "--no-fail-fast"]),
-        false => cargo(&[
+    let runner = match tools::is_there(&mut cargo(&["nextest", "--version"])) {
+        true => Runner::Nextest,
+        false => Runner::Libtest,
+    };
+    let mut tests = match runner {
+        Runner::Nextest => cargo(&["nextest", "run", "--no-fail-fast"]),
+        Runner::Libtest => cargo(&[
             "test",
             "--no-fail-fast",
             "--lib",
@@ -71,10 +74,10 @@ fn run_all(skip_emulators: bool, report: &mut Report) -> anyhow::Result<()> {
         ]),
     };
     left_out.tell(tests.args(SELECTION));
-    let (tally, count, reasons) = left_out.counted(report.watch(&mut tests)?)?;
+    let (tally, count, reasons) = left_out.counted(report.watch(runner, &mut tests)?)?;
     report.left_out.extend(reasons);
     report.runs.push((
-        if nextest {
+        if runner == Runner::Nextest {
             "unit and integration tests (nextest)"
         } else {
             "unit and integration tests"
@@ -88,40 +91,40 @@ fn run_all(skip_emulators: bool, report: &mut Report) -> anyhow::Result<()> {
     }
 
     let mut examples = cargo(&["test", "--no-fail-fast", "--doc"]);
-    let tally = report.watch(examples.args(SELECTION))?;
+    let tally = report.watch(Runner::Libtest, examples.args(SELECTION))?;
     report.runs.push(("examples in the documentation", tally));
     Ok(())
 }
 
 impl Report {
     /// Runs a test runner, passes on what it prints, and counts.
-    fn watch(&mut self, runner: &mut Command) -> anyhow::Result<Tally> {
-        announce(runner);
-        runner
+    fn watch(&mut self, runner: Runner, command: &mut Command) -> anyhow::Result<Tally> {
+        announce(command);
+        command
             .env("CARGO_TERM_COLOR", "never")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = runner
             .spawn()
-            .with_context(|| format!("running {}", spoken(runner)))?;
+            .with_context(|| format!("running {}", spoken(command)))?;
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let (out, err) = std::thread::scope(|threads| {
-            let err = threads.spawn(move || tally_of(err, &mut std::io::stderr()));
-            (tally_of(out, &mut std::io::stdout()), err.join())
+            let err = threads.spawn(move || tally_of(runner, err, &mut std::io::stderr()));
+            (tally_of(runner, out, &mut std::io::stdout()), err.join())
         });
         let status = child.wait()?;
-        let err = err.map_err(|_| anyhow::anyhow!("reading what {} printed failed", spoken(runner)))?;
+        let err = err.map_err(|_| anyhow::anyhow!("reading what {} printed failed", spoken(command)))?;
         let tally: Tally = [out?, err?].into_iter().sum();
         if !status.success() && tally.failed == 0 {
             self.broken.push(format!(
                 "{} ended with {status} and no test that failed: see above",
-                spoken(runner)
+                spoken(command)
             ));
         }
         if tally == Tally::default() {
             self.broken.push(format!(
                 "{} ran nothing, or its closing line was not understood",
-                spoken(runner)
+                spoken(command)
             ));
         }
         Ok(tally)
@@ -151,7 +154,7 @@ impl Report {
     }
 }
 
-fn tally_of(from: Option<impl Read>, to: &mut impl Write) -> anyhow::Result<Tally> {
+fn tally_of(runner: Runner, from: Option<impl Read>, to: &mut impl Write) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     let Some(from) = from else { return Ok(tally) };
     let mut from = BufReader::new(from);
@@ -161,7 +164,9 @@ fn tally_of(from: Option<impl Read>, to: &mut impl Write) -> anyhow::Result<Tall
         to.write_all(&line)?;
         tally = [
             tally,
-            Tally::of_line(&String::from_utf8_lossy(&line)).unwrap_or_default(),
+            runner
+                .tally_of(&String::from_utf8_lossy(&line))
+                .unwrap_or_default(),
         ]
         .into_iter()
         .sum();

@@ -1,5 +1,10 @@
 //! A store that moves to its owner's key in AWS KMS: add, by role and web identity; re-wrap; revoke; give back.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "the measured times and messages are worth a look"
+)]
+
 mod common;
 
 use keystead::backend::{BackendError, ErrorCode, LockedBytes};

@@ -200,7 +200,7 @@ fn figures(tally: &mut Tally) -> serde_json::Value {
     let (to_disk, handed_over) = per_put(tally);
     serde_json::json!({
         "per_second": tally.per_second,
-        "latency": tally.latencies.to_json(),
+        "latency": tally.latencies.json(),
         "bytes_to_disk_per_put": to_disk,
         "bytes_handed_to_write_per_put": handed_over,
     })

@@ -56,7 +56,11 @@ fn measure(fixture: &Fixture, settings: &Settings, judged: bool) -> Result<Vec<L
     let mut numbers = FIRST_NEW..;
 
     let rest = Duration::from_secs(if settings.quick { 1 } else { 4 });
-    let mut idle = with_writer(&acme, &mut numbers, || Ok(std::thread::sleep(rest)))?.1;
+    let mut idle = with_writer(&acme, &mut numbers, || {
+        std::thread::sleep(rest);
+        Ok(())
+    })?
+    .1;
 
     kms.set_latency(KMS_LATENCY);
     let (asked, began) = (kms.calls(), now());
@@ -135,7 +139,7 @@ fn measure(fixture: &Fixture, settings: &Settings, judged: bool) -> Result<Vec<L
     push(
         Line::new(CASE, format!("puts during a re-wrap of {size}"), shown(&mut felt))
             .beside("the same without a re-wrap", shown(&mut idle), None)
-            .figures(serde_json::json!({ "during": felt.to_json(), "without": idle.to_json() })),
+            .figures(serde_json::json!({ "during": felt.json(), "without": idle.json() })),
         format!("p99 at most {FOREGROUND_P99_MAX_MS} ms"),
         millis(felt.quantile(0.99)) <= FOREGROUND_P99_MAX_MS,
     );

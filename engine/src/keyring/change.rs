@@ -5,11 +5,12 @@
 //! and wrapped by the new one, and the old wraps are erased as soon as that is durable. From then on the new key alone opens
 //! everything. Moving the data keys themselves is the re-wrap job's work, which this starts.
 
-use crate::audit::{self, Attribution, AuditEvent};
+use crate::audit::{self, AuditEvent};
 use crate::env::now_ms;
 use crate::error::{Error, Result};
 use crate::keyring::cache::{EpochKey, Unwrapped};
 use crate::keyring::epoch::{self, EpochPlace, NewEpoch};
+use crate::keyring::hand_over::{Handed, apply_hand_over, hand_over, unwrap_for_hand_over};
 use crate::keyring::kms::derive_wrapping_key;
 use crate::keyring::read_key;
 use crate::keyring::registry::RegisteredKey;
@@ -20,7 +21,6 @@ use crate::storage::records::{
     EpochCause, EpochRecord, HeadRecord, KeyRecord, KeyState, RewrapJobRecord, SourceRecord, SourceState,
 };
 use crate::storage::{Rows, Snapshot, Table, Transaction, tables};
-use keystead_backend::Wrapped;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -316,15 +316,6 @@ struct Prepared {
     handed: Vec<Handed>,
 }
 
-/// An epoch's key, unwrapped by its old KMS and wrapped by the new one.
-pub(crate) struct Handed {
-    pub(crate) epoch: EpochNumber,
-    pub(crate) key: KeyName,
-    pub(crate) wrapped: Wrapped,
-    epoch_key: Arc<EpochKey>,
-    unwrapped: Unwrapped,
-}
-
 /// Asks the KMSs, applies the change, and remembers the keys that were unwrapped on the way. The caller holds the
 /// organization's turn for key changes.
 fn begin(scope: &Scope, change: Change) -> Result<Option<u64>> {
@@ -464,89 +455,6 @@ fn reusable_target(
     } else {
         candidates.next_back()
     }
-}
-
-type UnwrappedEpoch = (RegisteredKey, keystead_backend::LockedBytes);
-
-/// First half of a hand-over: the old KMS unwraps the epoch's key. One KMS call.
-pub(crate) fn unwrap_for_hand_over(scope: &Scope, epoch: EpochNumber) -> Result<(UnwrappedEpoch, Unwrapped)> {
-    let began = scope.core.keyring.cache.now();
-    let unwrapped = scope
-        .core
-        .keyring
-        .unwrap_recorded(scope.org, &scope.organization, epoch)
-        .inspect_err(|error| {
-            if let Error::Kms { key, source, .. } = error {
-                scope.core.keyring.cache.failed((scope.org, epoch), key, source);
-            }
-        })?;
-    Ok((unwrapped, began))
-}
-
-/// Second half: the new KMS wraps it. One KMS call.
-pub(crate) fn hand_over(
-    scope: &Scope,
-    epoch: EpochNumber,
-    to: &RegisteredKey,
-    (_, epoch_key): UnwrappedEpoch,
-    unwrapped: Unwrapped,
-) -> Result<Handed> {
-    let wrapped = scope.core.keyring.kms.wrap(to, epoch, &epoch_key)?;
-    let derived = derive_wrapping_key(scope.store(), to, epoch, &epoch_key)?;
-    let epoch_key = Arc::new(EpochKey::new(epoch, &derived.key));
-    Ok(Handed {
-        epoch,
-        key: to.name.clone(),
-        wrapped,
-        epoch_key,
-        unwrapped,
-    })
-}
-
-impl Handed {
-    /// Keeps the epoch's key, under the key that answers for it now.
-    pub(crate) fn cache(&self, scope: &Scope) {
-        let id = (scope.org, self.epoch);
-        scope
-            .core
-            .keyring
-            .cache
-            .insert(id, Arc::clone(&self.epoch_key), self.key.clone(), self.unwrapped);
-    }
-}
-
-/// Puts the new wrap in place of the old ones, which are erased as soon as this is durable.
-pub(crate) fn apply_hand_over(
-    scope: &Scope,
-    transaction: &mut Transaction<'_>,
-    head: &mut HeadRecord,
-    handed: &Handed,
-    by: &Attribution,
-) -> Result<()> {
-    let at_ms = now_ms(scope.env());
-    let place = EpochPlace {
-        env: scope.env(),
-        store: scope.store(),
-        org: scope.org,
-    };
-    let mut record = epoch::read(transaction, scope.org, handed.epoch)?;
-    let wrap = epoch::seal_wrap(
-        transaction,
-        &place,
-        handed.epoch,
-        &handed.key,
-        &handed.wrapped,
-        at_ms,
-    )?;
-    let old = std::mem::replace(&mut record.wraps, vec![wrap]);
-    epoch::drop_wraps(transaction, &old)?;
-    epoch::write(transaction, scope.org, handed.epoch, &record)?;
-    let event = AuditEvent::EpochHandedOver {
-        epoch: handed.epoch,
-        from: old.into_iter().map(|wrap| wrap.key).collect(),
-        to: handed.key.to_string(),
-    };
-    audit::append(transaction, scope.org, head, by, at_ms, event)
 }
 
 /// The one atomic change: key, epoch, default, hand-overs, job, each with its audit record.

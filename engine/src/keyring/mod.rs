@@ -6,6 +6,7 @@
 //! - [`cache`]: epoch keys in memory, for a fixed lifetime.
 //! - [`epoch`]: the records of epochs, and their wraps under shred keys.
 //! - [`data_key`]: sealing and opening data keys.
+//! - [`hand_over`]: an epoch's key goes from one KMS to another.
 //! - [`change`]: add, set default, disable, rotate: what moves an organization to another key.
 
 pub(crate) mod cache;
@@ -13,6 +14,7 @@ mod calls;
 pub(crate) mod change;
 pub(crate) mod data_key;
 pub(crate) mod epoch;
+pub(crate) mod hand_over;
 pub(crate) mod kms;
 pub(crate) mod registry;
 

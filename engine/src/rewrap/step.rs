@@ -9,7 +9,7 @@ use crate::env::now_ms;
 use crate::error::{Error, Result};
 use crate::keyring::cache::EpochKey;
 use crate::keyring::data_key::{self, DataKeyPlace};
-use crate::keyring::{change, epoch, read_key};
+use crate::keyring::{change, epoch, hand_over, read_key};
 use crate::names::{EpochNumber, KeyName, Version};
 use crate::scope::Scope;
 use crate::storage::records::{DataKeyRow, HeadRecord, KeyState, RewrapJobRecord, SourceRecord, SourceState};
@@ -113,8 +113,8 @@ fn hand_over_one(scope: &Scope, job_number: u64, source: &SourceRecord) -> Resul
         &scope.organization,
         &KeyName::stored(&source.target_key),
     )?;
-    let (unwrapped, began) = change::unwrap_for_hand_over(scope, source.epoch)?;
-    let handed = Arc::new(change::hand_over(scope, source.epoch, &to, unwrapped, began)?);
+    let (unwrapped, began) = hand_over::unwrap_for_hand_over(scope, source.epoch)?;
+    let handed = Arc::new(hand_over::hand_over(scope, source.epoch, &to, unwrapped, began)?);
     let (own, epoch, apply) = (scope.clone(), source.epoch, Arc::clone(&handed));
     scope.core.committer.submit(move |transaction| {
         let mut head = own.head(transaction)?;
@@ -124,7 +124,7 @@ fn hand_over_one(scope: &Scope, job_number: u64, source: &SourceRecord) -> Resul
         else {
             return Ok(());
         };
-        change::apply_hand_over(&own, transaction, &mut head, &apply, &own.by)?;
+        hand_over::apply_hand_over(&own, transaction, &mut head, &apply, &own.by)?;
         for source in job.sources.iter_mut().filter(|source| source.epoch == epoch) {
             source.state = SourceState::Rewrap;
         }

@@ -19,6 +19,9 @@
 //!
 //! Readers see a commit only after it is durable: they share a snapshot that is replaced then.
 
+mod queue;
+
+use self::queue::{Queue, Queued, Turn, TurnState, TypedChange};
 use crate::crypto::PlaceKey;
 use crate::error::{Error, Result};
 use crate::storage::container::{CellNumber, Container, ContainerError};
@@ -27,9 +30,8 @@ use crate::storage::transaction::{
     Effects, Rows, Snapshot, Transaction, cells_used, container_failed, definition, failed, parse_cell,
 };
 use redb::{Database, Durability, WriteTransaction};
-use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Journaled commits between two checkpoints: bounds what an open after a crash replays and how long a checkpoint stalls
 /// writers (measured: 5 to 8 ms at 100 commits, 12 to 18 ms at 300, in stores of 100,000 and 1,000,000 secrets).
@@ -52,12 +54,6 @@ pub(crate) struct Committer {
     writer: Mutex<Writer>,
 }
 
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Queued>,
-    led: bool,
-}
-
 /// What only the leader touches.
 struct Writer {
     generation: u64,
@@ -67,76 +63,6 @@ struct Writer {
     erased: Vec<CellNumber>,
     /// Why no write is possible any more.
     closed: Option<String>,
-}
-
-struct Queued {
-    change: Box<dyn Change>,
-    turn: Arc<Turn>,
-}
-
-/// Where a caller waits for its turn to lead, or for its change to be done.
-#[derive(Default)]
-struct Turn {
-    state: Mutex<TurnState>,
-    moved: Condvar,
-}
-
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum TurnState {
-    #[default]
-    Waiting,
-    Leading,
-    Done,
-}
-
-impl Turn {
-    fn give(&self, state: TurnState) {
-        *lock(&self.state) = state;
-        self.moved.notify_one();
-    }
-
-    fn wait(&self) -> TurnState {
-        let mut state = lock(&self.state);
-        while *state == TurnState::Waiting {
-            state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        *state
-    }
-}
-
-/// A queued change: applied by whichever thread leads, perhaps more than once (when another change of the group fails half
-/// way, the group is applied again without it).
-trait Change: Send {
-    fn apply(&mut self, transaction: &mut Transaction<'_>) -> Result<()>;
-    /// Hands the outcome to the caller: what `apply` returned, or why the commit failed.
-    fn conclude(&mut self, outcome: Result<(), Error>);
-}
-
-struct TypedChange<T, F> {
-    apply: F,
-    value: Option<T>,
-    outcome: Arc<Mutex<Option<Result<T>>>>,
-}
-
-impl<T: Send, F> Change for TypedChange<T, F>
-where
-    F: FnMut(&mut Transaction<'_>) -> Result<T> + Send,
-{
-    fn apply(&mut self, transaction: &mut Transaction<'_>) -> Result<()> {
-        self.value = Some((self.apply)(transaction)?);
-        Ok(())
-    }
-
-    fn conclude(&mut self, outcome: Result<(), Error>) {
-        let result = match (outcome, self.value.take()) {
-            (Ok(()), Some(value)) => Ok(value),
-            (Ok(()), None) => Err(Error::Closed {
-                reason: "a change was concluded before it was applied".into(),
-            }),
-            (Err(error), _) => Err(error),
-        };
-        *lock(&self.outcome) = Some(result);
-    }
 }
 
 impl Committer {
