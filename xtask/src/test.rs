@@ -104,7 +104,7 @@ impl Report {
             .env("CARGO_TERM_COLOR", "never")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = runner
+        let mut child = command
             .spawn()
             .with_context(|| format!("running {}", spoken(command)))?;
         let (out, err) = (child.stdout.take(), child.stderr.take());
