@@ -7,7 +7,7 @@
 
 use std::ffi::c_void;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
@@ -169,7 +169,7 @@ impl Copy {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        self.0.write_all(bytes).map_err(|error| Refusal::Image { error })
+        std::io::Write::write_all(&mut self.0, bytes).map_err(|error| Refusal::Image { error })
     }
 
     fn seal(self) -> Result<Content, Refusal> {

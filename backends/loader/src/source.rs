@@ -89,3 +89,21 @@ impl PluginSource {
             .fold(false, |found, allowed| found | (*allowed == digest))
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_digest_is_allowed_unless_it_is_listed_or_any_is_and_a_list_always_counts() {
+        let (one, other) = (Digest::from([1; 32]), Digest::from([2; 32]));
+        let bare = PluginSource::new("/plugin.so");
+        assert!(!bare.allows(one) && !bare.says_what_to_expect());
+        let listed = bare.clone().digest([1; 32]).digest([3; 32]);
+        assert!(listed.allows(one) && !listed.allows(other));
+        let any = bare.dangerously_without_digest();
+        assert!(any.allows(one) && any.allows(other));
+        let both = listed.dangerously_without_digest();
+        assert!(both.allows(one) && !both.allows(other));
+    }
+}

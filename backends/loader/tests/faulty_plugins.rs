@@ -154,7 +154,7 @@ fn a_description_longer_than_the_first_room_is_asked_for_again() {
 #[test]
 fn a_description_that_overruns_stops_the_plugin_for_good() {
     let directory = directory();
-    let path = c_plugin("faulty", &["DESCRIBE_OVERRUNS"], directory.path());
+    let path = c_plugin("faulty", &["DESCRIBE_OVERRUNS_ONCE"], directory.path());
     for _ in 0..2 {
         let error = load(&path).expect_err("refused");
         assert!(matches!(error.refusal(), Refusal::Overrun), "{error}");
@@ -389,6 +389,24 @@ fn an_overrun_in_open_stops_the_plugin_too() {
             .message
             .contains("not called any more")
     );
+}
+
+#[test]
+fn a_token_longer_than_one_may_be_is_withheld_whatever_room_the_plugin_has() {
+    let plugin = build(&[]).expect("loads");
+    let status = |token_bytes: usize| {
+        let host = Arc::new(TestHost {
+            token: Some(vec![b'x'; token_bytes]),
+            ..TestHost::default()
+        });
+        open_with(&plugin, "asks for a token with too much room", host)
+            .expect("opens")
+            .status(&call())
+    };
+    assert!(status(16_384).is_ok());
+    let error = status(16_385).expect_err("too long");
+    assert_eq!(error.code, ErrorCode::Internal);
+    assert!(error.message.contains("longer than a token may be"), "{error}");
 }
 
 #[test]

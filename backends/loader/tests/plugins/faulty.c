@@ -75,8 +75,13 @@ static int32_t describe(void *backend, keystead_backend_output *json, keystead_b
     (void)error;
 #if defined(DESCRIBE_FAILS)
     return fail(error, KEYSTEAD_BACKEND_INTERNAL, "out of ideas");
-#elif defined(DESCRIBE_OVERRUNS)
-    overrun(json);
+#elif defined(DESCRIBE_OVERRUNS_ONCE)
+    static int asked = 0;
+    if (asked++ == 0) {
+        overrun(json);
+    } else {
+        put(json, DESCRIPTION, strlen(DESCRIPTION));
+    }
     return KEYSTEAD_BACKEND_OK;
 #elif defined(DESCRIBE_CLAIMS_TOO_MUCH)
     claim_too_much(json);
@@ -145,6 +150,12 @@ static int32_t status(keystead_backend_instance *instance, const keystead_backen
             }
         }
         return fail(error, KEYSTEAD_BACKEND_CANCELLED, "cancelled");
+    }
+    if (fails(instance, "asks for a token with too much room")) {
+        static uint8_t room[2 * KEYSTEAD_BACKEND_TOKEN_MAX];
+        keystead_backend_input audience = {(const uint8_t *)"aws:acme", 8};
+        keystead_backend_output token = {room, sizeof room, 0};
+        return instance->host->identity_token(instance->host->context, &audience, &token, error);
     }
     if (fails(instance, "status overruns")) {
         overrun(&out->detail);
