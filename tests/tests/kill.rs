@@ -1,5 +1,10 @@
 //! A real process, killed by signal 9 while it re-wraps and writes: nothing acknowledged is lost, nothing is done twice.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "the seed, and what came of it, are part of the test"
+)]
+
 mod common;
 
 use common::{assert_sound, check_filled, fill};
