@@ -7,7 +7,7 @@ pub(crate) fn run() -> anyhow::Result<bool> {
     let deny = ["--all-targets", "--", "--deny", "warnings"];
     // The benchmark's feature `sqlcipher` compiles OpenSSL even to be looked at, so it is left to `cargo xtask bench`.
     let all = ["--workspace", "--exclude", "keystead-bench", "--all-features"];
-    let mut clippy_all = cargo(&["clippy"]);
+    let mut clippy_all = cargo(&["clippy", "--keep-going"]);
     clippy_all.args(all).args(deny);
     // As applications get the engine: the portable cipher, no seams for tests.
     let mut clippy_plain = cargo(&["clippy", "--package", "keystead", "--package", "keystead-bench"]);
