@@ -3,8 +3,9 @@
 #![allow(clippy::print_stdout, reason = "the figures are for people")]
 
 use keystead::Error;
-use keystead_tests::disk::{Fault, SimulatedDisk};
-use keystead_tests::env::{Dice, seed};
+use keystead_tests::disk::{Contents, Fault, SimulatedDisk};
+use keystead_tests::env::{Dice, SimulatedEnv, seed};
+use keystead_tests::gate::GatedKms;
 use keystead_tests::kms::SimulatedKms;
 use keystead_tests::life::{self, Expected, Life};
 use keystead_tests::model::{self, Action, Model};
@@ -114,12 +115,22 @@ fn run(fault: Fault) -> Outcome {
                 };
                 match model::perform(life.store(), &life.model, &put) {
                     Ok(()) => {
+                        // After a write that failed, nothing is written any more.
+                        assert!(
+                            matches!(fault, Fault::ReadOnce(_)),
+                            "{doing}; then a put went through"
+                        );
                         either = either
                             .iter()
                             .map(|model| Arc::new(Model::after(model, &put)))
                             .collect()
                     }
-                    Err(Error::Closed { .. } | Error::Storage { .. } | Error::Damaged { .. }) => {}
+                    Err(Error::Closed { reason }) => {
+                        assert!(
+                            reason.contains("open it again"),
+                            "{doing}; then a put met: {reason}"
+                        );
+                    }
                     Err(other) => panic!("{doing}; then a put met: {other}"),
                 }
             }
@@ -262,4 +273,95 @@ fn a_disk_that_fills_up_loses_nothing() {
     let full = (from..to).step_by(150_000).map(Fault::Full);
     let short = (from..whole.len()).step_by(150_000).map(Fault::LengthMax);
     sweep(&full.chain(short).collect::<Vec<_>>());
+}
+
+/// No promise can be kept on a disk whose syncs do nothing, but one: what reads is what was written there, or there is an
+/// error. Here power takes any of all writes since the store was made.
+#[test]
+fn a_disk_whose_syncs_lie_costs_errors_and_never_a_wrong_value() {
+    let seed = seed(1);
+    let mut life = Life::begin(1, SimulatedDisk::new()).unwrap();
+    life.disk.set_fault(Some(Fault::LyingSync));
+    for action in workload() {
+        life.act(action).unwrap();
+    }
+    let (kms, model) = (life.kms.clone(), Arc::clone(&life.model));
+    let recording = life.disk.recording();
+    life.drop_store();
+    let all = recording.operations.len();
+    let created = life.steps[0].to.unwrap();
+    let moments: Vec<usize> = (created..all).step_by(all / 60 + 1).collect();
+    let cuts = recording.cuts(&moments);
+    let budget = Budget {
+        exhaustive_operations: 0,
+        subsets: 6,
+        torn: 6,
+    };
+    let [images_made, opened, read, refused, panics, wrong] = [const { AtomicUsize::new(0) }; 6];
+    on_all_cores(&cuts, |cut| {
+        for image in images(cut, budget, &mut Dice::part(seed, cut.pending.len() as u64)) {
+            images_made.fetch_add(1, Ordering::Relaxed);
+            let contents = std::panic::AssertUnwindSafe(image.contents);
+            let outcome = std::panic::catch_unwind(|| values_after_a_lie({ contents }.0, &kms, &model, seed));
+            match outcome {
+                Ok(Ok(seen)) => {
+                    opened.fetch_add(1, Ordering::Relaxed);
+                    read.fetch_add(seen.values, Ordering::Relaxed);
+                    refused.fetch_add(seen.errors, Ordering::Relaxed);
+                    wrong.fetch_add(seen.wrong, Ordering::Relaxed);
+                }
+                Ok(Err(error)) => assert!(
+                    matches!(
+                        error,
+                        Error::Damaged { .. } | Error::Storage { .. } | Error::Closed { .. }
+                    ),
+                    "KEYSTEAD_SEED={seed}: {error:?}"
+                ),
+                Err(_) => drop(panics.fetch_add(1, Ordering::Relaxed)),
+            }
+        }
+    });
+    println!(
+        "{images_made:?} images, {opened:?} opened; {read:?} values read, {wrong:?} wrong, {refused:?} refused; \
+         {panics:?} panics inside of redb"
+    );
+    assert!(read.into_inner() > 0);
+    assert_eq!(wrong.into_inner(), 0);
+}
+
+/// What was read.
+#[derive(Default)]
+struct AfterALie {
+    values: usize,
+    errors: usize,
+    wrong: usize,
+}
+
+/// Opens what a lying disk left, and reads all that it lists.
+fn values_after_a_lie(
+    contents: Contents,
+    kms: &SimulatedKms,
+    model: &Model,
+    seed: u64,
+) -> Result<AfterALie, Error> {
+    let options = life::options(&GatedKms::new(kms.clone()), Arc::new(SimulatedEnv::new(seed)));
+    let store = options.open_on_disk(SimulatedDisk::holding(contents))?;
+    let mut seen = AfterALie::default();
+    for info in store.organizations(None, 100)?.items {
+        let organization = store.organization(&info.name)?;
+        for secret in organization.list("", None, 10_000)?.items {
+            for number in 1..=secret.latest.get() {
+                let version = keystead::Version::new(number).unwrap();
+                match organization.get_version(&secret.path, version) {
+                    Ok(read) => {
+                        let written = model.value_of(&info.name, &secret.path, number);
+                        seen.values += 1;
+                        seen.wrong += usize::from(written != Some(model::hash(read.value.as_ref())));
+                    }
+                    Err(_) => seen.errors += 1,
+                }
+            }
+        }
+    }
+    Ok(seen)
 }
