@@ -168,3 +168,47 @@ impl KeyInstance for BenchKey {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(kms: &BenchKms) -> BenchKey {
+        BenchKey {
+            key: *MASTER_KEY,
+            counters: Arc::clone(&kms.counters),
+        }
+    }
+
+    #[test]
+    fn what_one_process_wrapped_another_one_unwraps_under_the_same_context_alone() {
+        let (here, there) = (BenchKms::default(), BenchKms::default());
+        let call = Call::with_timeout(Duration::from_secs(1));
+        let context = Context::new([("organization", "acme")]);
+        let wrapped = key(&here).wrap(&call, &context, &[7; 32]).unwrap();
+        assert_ne!(wrapped.blob[..32], [7; 32]);
+        assert_eq!(
+            key(&there).unwrap(&call, &context, &wrapped).unwrap().as_slice(),
+            [7; 32]
+        );
+        let other = Context::new([("organization", "globex")]);
+        assert_eq!(
+            key(&there).unwrap(&call, &other, &wrapped).unwrap_err().code,
+            ErrorCode::InvalidCiphertext
+        );
+    }
+
+    #[test]
+    fn calls_and_the_time_of_their_answers_are_counted() {
+        let kms = BenchKms::default();
+        kms.set_latency(Duration::from_millis(2));
+        let before = kms.calls();
+        let call = Call::with_timeout(Duration::from_secs(1));
+        key(&kms)
+            .wrap(&call, &Context::new([("a", "b")]), &[7; 32])
+            .unwrap();
+        let asked = kms.calls().since(before);
+        assert_eq!((asked.wraps, asked.unwraps), (1, 0));
+        assert!(asked.busy >= Duration::from_millis(2));
+    }
+}

@@ -152,3 +152,36 @@ impl OnDisk {
         Ok(sum)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_a_latency_that_so_many_calls_did_not_exceed() {
+        let mut latencies = Latencies::default();
+        assert_eq!(latencies.quantile(0.5), Duration::ZERO);
+        (1..=101)
+            .rev()
+            .for_each(|ms| latencies.add(Duration::from_millis(ms)));
+        assert_eq!(latencies.quantile(0.0), Duration::from_millis(1));
+        assert_eq!(latencies.quantile(0.5), Duration::from_millis(51));
+        assert_eq!(latencies.quantile(0.99), Duration::from_millis(100));
+        assert_eq!(latencies.max(), Duration::from_millis(101));
+    }
+
+    #[test]
+    fn one_wild_turn_does_not_move_the_median() {
+        assert_eq!(median(&[3.0, 1.0, 1_000.0, 2.0, 2.5]), 2.5);
+        assert_eq!(median(&[]), 0.0);
+    }
+
+    #[test]
+    fn what_is_written_is_counted() {
+        let before = Written::by_now().unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [7; 100_000]).unwrap();
+        assert!(Written::by_now().unwrap().since(before).handed_over >= 100_000);
+        assert_eq!(OnDisk::of(&[file.path()]).unwrap().length, 100_000);
+    }
+}

@@ -125,3 +125,45 @@ pub(crate) fn time(micros: f64) -> String {
         us => format!("{} ms", grouped(us / 1e3)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!(grouped(7.4), "7");
+        assert_eq!(grouped(1_000.0), "1,000");
+        assert_eq!(grouped(1_234_567.0), "1,234,567");
+    }
+
+    #[test]
+    fn times_have_the_unit_that_is_read_best() {
+        assert_eq!(time(1.234), "1.23 µs");
+        assert_eq!(time(410.0), "410 µs");
+        assert_eq!(time(20_500.0), "20.50 ms");
+        assert_eq!(time(1_505_000.0), "1,505 ms");
+    }
+
+    #[test]
+    fn a_missed_goal_is_counted_and_shown() {
+        let lines = vec![
+            Line::new("get", "a", "1").goal("at most 2", true),
+            Line::new("get", "b", "3").goal("at most 2", false),
+            Line::new("get", "c", "4"),
+        ];
+        let report = Report {
+            run: serde_json::Value::Null,
+            notes: Vec::new(),
+            lines,
+        };
+        assert_eq!(report.missed(), 1);
+        assert!(report.table().contains("1 of 2 goals reached."));
+        assert!(
+            report
+                .table()
+                .lines()
+                .any(|line| line.contains("| b") && line.contains("NO"))
+        );
+    }
+}

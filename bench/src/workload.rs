@@ -85,3 +85,44 @@ fn mix(number: u64) -> u64 {
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_number_has_a_path_of_its_own_that_the_engine_takes() {
+        for order in [Order::Scattered, Order::Ascending] {
+            let paths: BTreeSet<String> = (0..10_000).map(|number| path(order, number)).collect();
+            assert_eq!(paths.len(), 10_000);
+            assert!(
+                paths
+                    .iter()
+                    .all(|path| path.parse::<keystead::SecretPath>().is_ok())
+            );
+        }
+    }
+
+    #[test]
+    fn ascending_paths_ascend_and_scattered_ones_do_not() {
+        let paths = |order| (0..1_000).map(|number| path(order, number)).collect::<Vec<_>>();
+        assert!(paths(Order::Ascending).is_sorted());
+        assert!(!paths(Order::Scattered).is_sorted());
+    }
+
+    #[test]
+    fn a_value_belongs_to_its_own_number_alone() {
+        let row = row(Order::Scattered, 4711);
+        assert!(belongs(&row.value, 4711));
+        assert!(!belongs(&row.value, 4712));
+        assert!(!belongs(&row.value[1..], 4711));
+    }
+
+    #[test]
+    fn picks_are_the_same_in_every_run_and_stay_below_their_bound() {
+        let picks = || Picks::new(3, 17).take(1_000).collect::<Vec<_>>();
+        assert_eq!(picks(), picks());
+        assert_eq!(picks().into_iter().collect::<BTreeSet<_>>().len(), 17);
+    }
+}

@@ -32,13 +32,13 @@ fn measure(fixture: &Fixture, cache_bytes: usize, rounds: usize, judged: bool) -
     ));
     let keystead = Keystead::open(&fixture.keystead(), cache_bytes)?;
     let redb = RawRedb::open(&fixture.redb(), cache_bytes, Durable::OnePhase)?;
+    #[cfg(feature = "sqlcipher")]
+    let sqlcipher = judged.then(|| crate::engines::SqlCipher::at(&fixture.sqlcipher(), cache_bytes));
     let mut sessions: Vec<(&'static str, Box<dyn Session + '_>)> = vec![
         ("Keystead", keystead.session()?),
         ("redb", redb.session()?),
         (ONE_READ, Box::new(OneRead::begin(&redb)?)),
     ];
-    #[cfg(feature = "sqlcipher")]
-    let sqlcipher = judged.then(|| crate::engines::SqlCipher::at(&fixture.sqlcipher(), cache_bytes));
     #[cfg(feature = "sqlcipher")]
     if let Some(sqlcipher) = &sqlcipher {
         sessions.push(("SQLCipher", sqlcipher.session()?));

@@ -33,10 +33,8 @@ impl SqlCipher {
     }
 
     /// Its version, as it says itself.
-    pub(crate) fn version(&self) -> Result<String> {
-        Ok(self
-            .connect()?
-            .query_row("PRAGMA cipher_version", [], |row| row.get(0))?)
+    pub(crate) fn version() -> Result<String> {
+        Ok(Connection::open_in_memory()?.query_row("PRAGMA cipher_version", [], |row| row.get(0))?)
     }
 
     fn connect(&self) -> Result<Connection> {
