@@ -5,6 +5,7 @@ use crate::disk::{Operation, PowerCut, SimulatedDisk};
 use crate::env::{Dice, SimulatedEnv};
 use crate::gate::GatedKms;
 use crate::life::{self, Expected, Life};
+use crate::observe::live_cells;
 use crate::power::{self, Budget, Image};
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
@@ -102,7 +103,17 @@ fn explore_moment(life: &Life, moment: usize, cut: &PowerCut, reach: Reach) -> R
             life.seed, expected.doing, image.kept
         )
     };
+    let erased = life.erased_at(moment);
     for image in power::images(cut, reach.budget, &mut dice) {
+        // Before anybody opens it: what an acknowledged hand-over or retirement erased is not there.
+        let back = live_cells(&image.contents).intersection(&erased).count();
+        if back > 0 {
+            return Err(tell(
+                &image,
+                "",
+                format!("{back} shred cells that were erased hold their keys again"),
+            ));
+        }
         let (checked, _) = life::check(&image.contents, &expected, &life.kms, dice.roll())
             .map_err(|story| tell(&image, "", story))?;
         figures.states += 1;

@@ -6,9 +6,10 @@ use crate::env::{Dice, SimulatedEnv};
 use crate::gate::GatedKms;
 use crate::kms::SimulatedKms;
 use crate::model::{self, Action, CANARY, Model, View};
-use crate::observe::{check_cells, observe, verify};
+use crate::observe::{check_cells, live_cells, observe, verify};
 use keystead::simulation::Disk;
 use keystead::{Backend, Store, StoreOptions};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Step {
     pub before: Arc<Model>,
     /// What it holds once it is acknowledged.
     pub after: Arc<Model>,
+    /// The shred cells that held a key when it was over.
+    cells: BTreeSet<[u8; 64]>,
 }
 
 /// What may be found: one of these.
@@ -118,6 +121,7 @@ impl Life {
             to: acknowledged.then(|| self.disk.recorded()),
             before: Arc::clone(&self.model),
             after: Arc::clone(&after),
+            cells: live_cells(&self.disk.contents()),
         };
         if acknowledged {
             self.model = after;
@@ -176,6 +180,23 @@ impl Life {
         Some(Expected { either, doing })
     }
 
+    /// The shred cells that were erased by what was acknowledged at this moment: whatever power leaves, their keys are not in
+    /// it, before the store is opened and recovers.
+    #[must_use]
+    pub fn erased_at(&self, moment: usize) -> BTreeSet<[u8; 64]> {
+        let mut erased = BTreeSet::new();
+        let mut live = &BTreeSet::new();
+        for step in self
+            .steps
+            .iter()
+            .filter(|step| step.to.is_some_and(|to| to <= moment))
+        {
+            erased.extend(live.difference(&step.cells).copied());
+            live = &step.cells;
+        }
+        erased
+    }
+
     /// The moments to cut at: before each sync, and after each acknowledgement. Sorted.
     #[must_use]
     pub fn moments(&self) -> Vec<usize> {
@@ -199,7 +220,7 @@ impl Life {
     #[must_use]
     pub fn forbidden(&self) -> Vec<Vec<u8>> {
         let mut forbidden = vec![CANARY.to_vec(), b"ticket:".to_vec()];
-        let grants: std::collections::BTreeSet<&String> = self
+        let grants: BTreeSet<&String> = self
             .steps
             .iter()
             .flat_map(|step| step.before.grants.iter().chain(&step.after.grants))
@@ -315,7 +336,7 @@ pub fn check_disk(
     check_cells(&store, disk)?;
     drop(store);
     let store = open().map_err(|error| format!("opening a third time: {error}"))?;
-    if crate::observe::live_cells(&closed) != crate::observe::live_cells(&disk.contents()) {
+    if live_cells(&closed) != live_cells(&disk.contents()) {
         return Err("opening without doing anything changed the shred cells".into());
     }
     drop(store);
@@ -327,7 +348,7 @@ pub fn check_disk(
 
 /// The keys that may be needed: of the states that look like what was found, the ones that both before and after the change
 /// in flight agree on looking alike are all allowed.
-fn matching_grants(expected: &Expected, view: &View) -> std::collections::BTreeSet<crate::gate::Grant> {
+fn matching_grants(expected: &Expected, view: &View) -> BTreeSet<crate::gate::Grant> {
     let matching = expected.either.iter().filter(|model| model.view == *view);
     matching.flat_map(|model| model.grants.clone()).collect()
 }
