@@ -7,7 +7,7 @@ use crate::tools::{self, cargo, program, succeeds, target_directory};
 
 const REAL_TIME: [&str; 2] = ["-r", "10"];
 
-pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<bool> {
+pub(crate) fn run(arguments: &[String]) -> anyhow::Result<bool> {
     // With SQLCipher, whose build compiles OpenSSL: the first one takes minutes.
     let selection = ["--package", "keystead-bench", "--features", "sqlcipher"];
     tools::run(cargo(&["build", "--release"]).args(selection))?;
@@ -18,5 +18,5 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<bool> {
     eprintln!(
         "\nchrt -r 10 is not allowed here: what is durable is measured at ordinary priority, and is noise unless the machine is idle."
     );
-    succeeds(&mut program(bench, arguments))
+    succeeds(program(bench, &[]).args(arguments))
 }

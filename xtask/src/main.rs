@@ -21,35 +21,47 @@ mod tally;
 mod test;
 mod tools;
 
+use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-const USAGE: &str = "\
-usage: cargo xtask <command>
+/// The project's commands.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
 
-  demo                            shows an organization's secrets moving to its own key, without any network service
-  test [--skip-emulators]         sets up what tests need and runs all of them; with the flag, what needs an AWS emulator
-                                  is left out, and listed at the end
-  bench [--quick] [--json FILE]   measures Keystead beside raw redb; what follows `bench` is given to it
-  lint                            formatting, clippy, documentation, house rules
-";
+#[derive(Subcommand)]
+enum Command {
+    /// Shows an organization's secrets moving to its own key, without any network service.
+    Demo,
+    /// Sets up what tests need and runs all of them.
+    Test {
+        /// Leaves out what needs an AWS emulator, and lists it at the end.
+        #[arg(long)]
+        skip_emulators: bool,
+    },
+    /// Measures Keystead beside raw redb; everything behind `bench` is given to the benchmark.
+    #[command(disable_help_flag = true)]
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        given: Vec<String>,
+    },
+    /// Checks formatting, clippy, documentation and house rules.
+    Lint,
+}
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let outcome = match words[..] {
-        ["demo"] => demo::run(),
-        ["test"] => test::run(false),
-        ["test", "--skip-emulators"] => test::run(true),
-        ["bench", ref given @ ..] => bench::run(given),
-        ["lint"] => lint::run(),
-        ["help" | "--help" | "-h"] => {
-            print!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        _ => {
-            eprint!("{USAGE}");
-            return ExitCode::from(2);
-        }
+    let outcome = match Arguments::parse().command {
+        Command::Demo => demo::run(),
+        Command::Test { skip_emulators } => test::run(skip_emulators),
+        Command::Bench { given } => bench::run(&given),
+        Command::Lint => lint::run(),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
