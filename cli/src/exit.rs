@@ -222,6 +222,7 @@ fn classify(error: &Error) -> (Exit, String) {
         Error::AlreadyOpen { .. } => (Exit::CannotOpen, "already-open"),
         Error::NotAStore { .. } => (Exit::CannotOpen, "not-a-store"),
         Error::Damaged { .. } => (Exit::Damaged, "damaged"),
+        Error::StorePanicked { .. } => (Exit::Damaged, "store-panicked"),
         Error::Storage { .. } => (Exit::Failed, "storage"),
         Error::Closed { .. } => (Exit::Failed, "closed"),
         Error::Randomness(_) => (Exit::Failed, "randomness"),

@@ -246,6 +246,18 @@ pub enum Error {
         /// What failed.
         reason: String,
     },
+    /// The storage engine panicked, and the panic was caught: pages of the file fit their tags but not each other. A disk
+    /// that lied about a sync leaves such a file, or somebody who wrote it on purpose; else it is a bug. The store has
+    /// closed itself; a change that was being made is perhaps durable, perhaps not.
+    #[error(
+        "the storage engine panicked {doing} ({reason}); the store has closed itself: run `keystead verify`, restore from a copy"
+    )]
+    StorePanicked {
+        /// What was being done.
+        doing: &'static str,
+        /// What the panic said, if that quotes nothing of the store.
+        reason: &'static str,
+    },
     /// The store closed itself after a failure, or was closed.
     #[error("the store is closed: {reason}")]
     Closed {

@@ -24,6 +24,7 @@ mod queue;
 use self::queue::{Queue, Queued, Turn, TurnState, TypedChange};
 use crate::crypto::PlaceKey;
 use crate::error::{Error, Result};
+use crate::storage::boundary::{Boundary, Guarded};
 use crate::storage::container::{CellNumber, Container, ContainerError};
 use crate::storage::tables::Table;
 use crate::storage::transaction::{
@@ -49,7 +50,9 @@ const FACT_GENERATION: &str = "journal_generation";
 
 /// The one writer, its queue, and the snapshot that readers share.
 pub(crate) struct Committer {
-    database: Option<Database>,
+    boundary: Arc<Boundary>,
+    /// Before the container: it goes while the file is still there.
+    database: Guarded<Database>,
     container: Container,
     place: Arc<PlaceKey>,
     snapshot: RwLock<Arc<Snapshot>>,
@@ -71,42 +74,46 @@ struct Writer {
 impl Committer {
     /// Makes the tables of a new store.
     pub(crate) fn create(container: Container, place: PlaceKey, cache_bytes: usize) -> Result<Self> {
-        let database = builder(cache_bytes)
-            .create_with_backend(container.page_file())
-            .map_err(failed("creating the pages of a new store"))?;
-        let transaction = database.begin_write().map_err(failed("creating the tables"))?;
-        for table in Table::ALL {
-            transaction
-                .open_table(definition(*table))
-                .map_err(failed("creating the tables"))?;
-        }
+        let boundary = Boundary::new();
+        let doing = "creating the pages of a new store";
+        let database = open_pages(&boundary, &container, cache_bytes, doing)?;
+        let transaction = begin_write(&boundary, &database)?;
+        boundary.call("creating the tables", || {
+            for table in Table::ALL {
+                transaction
+                    .open_table(definition(*table))
+                    .map_err(failed("creating the tables"))?;
+            }
+            Ok(())
+        })?;
         let place = Arc::new(place);
-        commit_checkpoint(transaction, &place, 1)?;
+        commit_checkpoint(&boundary, transaction, &place, 1)?;
         container.journal().restart(1);
-        Self::start(database, container, place, 1)
+        Self::start(boundary, database, container, place, 1)
     }
 
     /// Opens the pages, replays the journal, makes good what a crash left between: cells to be erased and cells of a
     /// commit that never came. Costs what was written since the last checkpoint, whatever the store's size.
     pub(crate) fn open(container: Container, place: PlaceKey, cache_bytes: usize) -> Result<Self> {
-        let database = builder(cache_bytes)
-            .create_with_backend(container.page_file())
-            .map_err(failed("opening the pages"))?;
+        let boundary = Boundary::new();
+        let database = open_pages(&boundary, &container, cache_bytes, "opening the pages")?;
         let place = Arc::new(place);
-        let committer = Self::start(database, container, place, 0)?;
+        let committer = Self::start(boundary, database, container, place, 0)?;
         committer.recover()?;
         Ok(committer)
     }
 
     fn start(
-        database: Database,
+        boundary: Arc<Boundary>,
+        database: Guarded<Database>,
         container: Container,
         place: Arc<PlaceKey>,
         generation: u64,
     ) -> Result<Self> {
-        let snapshot = begin_snapshot(&database, &place, 0)?;
+        let snapshot = begin_snapshot(&boundary, &database, &place, 0)?;
         Ok(Self {
-            database: Some(database),
+            boundary,
+            database,
             container,
             place,
             snapshot: RwLock::new(Arc::new(snapshot)),
@@ -127,11 +134,8 @@ impl Committer {
         writer.generation = snapshot.fact(FACT_GENERATION)?;
         drop(snapshot);
 
-        let transaction = self
-            .database()
-            .begin_write()
-            .map_err(failed("replaying the journal"))?;
-        let mut changes = Transaction::new(&transaction, Arc::clone(&self.place));
+        let transaction = begin_write(&self.boundary, &self.database)?;
+        let mut changes = self.changes(&transaction);
         let mut outcome = Ok(());
         self.container
             .journal()
@@ -154,7 +158,7 @@ impl Committer {
         self.erase_cells_of_lost_commits(&changes)?;
         if changes.changes() == 0 {
             drop(changes);
-            return transaction.abort().map_err(failed("opening the store"));
+            return abort(transaction);
         }
         drop(changes);
         self.checkpoint(&mut writer, transaction)?;
@@ -256,7 +260,7 @@ impl Committer {
     fn make_durable(
         &self,
         writer: &mut Writer,
-        transaction: WriteTransaction,
+        transaction: Guarded<WriteTransaction>,
         effects: Effects,
     ) -> Result<()> {
         if !effects.staged_cells.is_empty() {
@@ -281,7 +285,9 @@ impl Committer {
             journal
                 .append(writer.generation, &[&effects.journal])
                 .map_err(|error| container_failed("writing the journal", &error))?;
-            transaction.commit().map_err(failed("committing"))?;
+            transaction.consume("committing", |transaction| {
+                transaction.commit().map_err(failed("committing"))
+            })?;
             writer.journaled_commits += 1;
         } else {
             self.checkpoint(writer, transaction)?;
@@ -296,8 +302,8 @@ impl Committer {
         Ok(())
     }
 
-    fn checkpoint(&self, writer: &mut Writer, transaction: WriteTransaction) -> Result<()> {
-        commit_checkpoint(transaction, &self.place, writer.generation + 1)?;
+    fn checkpoint(&self, writer: &mut Writer, transaction: Guarded<WriteTransaction>) -> Result<()> {
+        commit_checkpoint(&self.boundary, transaction, &self.place, writer.generation + 1)?;
         writer.generation += 1;
         writer.journaled_commits = 0;
         self.container.journal().restart(writer.generation);
@@ -306,7 +312,8 @@ impl Committer {
 
     fn publish(&self, writer: &mut Writer) -> Result<()> {
         writer.sequence += 1;
-        let snapshot = Arc::new(begin_snapshot(self.database(), &self.place, writer.sequence)?);
+        let snapshot = begin_snapshot(&self.boundary, &self.database, &self.place, writer.sequence)?;
+        let snapshot = Arc::new(snapshot);
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
         Ok(())
     }
@@ -332,30 +339,24 @@ impl Committer {
 
     fn checkpoint_now(&self, writer: &mut Writer) -> Result<()> {
         let transaction = self.begin(writer)?;
-        let mut changes = Transaction::new(&transaction, Arc::clone(&self.place));
+        let mut changes = self.changes(&transaction);
         changes.free_cells(&std::mem::take(&mut writer.erased))?;
         drop(changes);
         self.checkpoint(writer, transaction)?;
         self.publish(writer)
     }
 
-    fn begin(&self, writer: &Writer) -> Result<WriteTransaction> {
+    fn begin(&self, writer: &Writer) -> Result<Guarded<WriteTransaction>> {
         if let Some(reason) = &writer.closed {
             return Err(Error::Closed {
                 reason: reason.clone(),
             });
         }
-        let mut transaction = self
-            .database()
-            .begin_write()
-            .map_err(|error| self.explain(failed("beginning a transaction")(error)))?;
-        transaction
-            .set_durability(Durability::None)
-            .map_err(|error| Error::Storage {
-                doing: "beginning a transaction",
-                reason: error.to_string(),
-            })?;
-        Ok(transaction)
+        begin_write(&self.boundary, &self.database).map_err(|error| self.explain(error))
+    }
+
+    fn changes<'t>(&self, transaction: &'t WriteTransaction) -> Transaction<'t> {
+        Transaction::new(&self.boundary, transaction, Arc::clone(&self.place))
     }
 
     /// redb tells once what failed, and from then on only that something did: the container remembers what it was.
@@ -366,12 +367,6 @@ impl Committer {
             },
             (error, _) => error,
         }
-    }
-
-    fn database(&self) -> &Database {
-        self.database
-            .as_ref()
-            .expect("the database is there until the committer is dropped")
     }
 }
 
@@ -430,7 +425,7 @@ impl Group<'_> {
     /// written something, the transaction is thrown away and the others are applied again.
     fn try_commit(&mut self, writer: &mut Writer) -> Result<Attempt> {
         let transaction = self.committer.begin(writer)?;
-        let mut changes = Transaction::new(&transaction, Arc::clone(&self.committer.place));
+        let mut changes = self.committer.changes(&transaction);
         changes.free_cells(&writer.erased)?;
         let housekeeping = changes.changes();
 
@@ -445,7 +440,9 @@ impl Group<'_> {
             let before = changes.changes();
             match self.members[index].change.apply(&mut changes) {
                 Ok(()) => index += 1,
-                Err(error @ (Error::Storage { .. } | Error::Closed { .. })) => return Err(error),
+                Err(error @ (Error::Storage { .. } | Error::StorePanicked { .. } | Error::Closed { .. })) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     let clean = changes.changes() == before;
                     let mut member = self.members.remove(index);
@@ -453,7 +450,7 @@ impl Group<'_> {
                     member.turn.give(TurnState::Done);
                     if !clean {
                         drop(changes);
-                        transaction.abort().map_err(failed("aborting a transaction"))?;
+                        abort(transaction)?;
                         return Ok(Attempt::Again);
                     }
                 }
@@ -461,7 +458,7 @@ impl Group<'_> {
         }
         if changes.changes() == housekeeping {
             drop(changes);
-            transaction.abort().map_err(failed("aborting a transaction"))?;
+            abort(transaction)?;
             return Ok(Attempt::Durable);
         }
         let effects = changes.into_effects();
@@ -506,28 +503,76 @@ fn builder(cache_bytes: usize) -> redb::Builder {
     builder
 }
 
-fn begin_snapshot(database: &Database, place: &Arc<PlaceKey>, sequence: u64) -> Result<Snapshot> {
+/// redb's database on the container's pages.
+fn open_pages(
+    boundary: &Arc<Boundary>,
+    container: &Container,
+    cache_bytes: usize,
+    doing: &'static str,
+) -> Result<Guarded<Database>> {
+    let database = boundary.call(doing, || {
+        builder(cache_bytes)
+            .create_with_backend(container.page_file())
+            .map_err(failed(doing))
+    })?;
+    Ok(Guarded::new(boundary, database))
+}
+
+fn begin_snapshot(
+    boundary: &Arc<Boundary>,
+    database: &Database,
+    place: &Arc<PlaceKey>,
+    sequence: u64,
+) -> Result<Snapshot> {
     use redb::ReadableDatabase;
-    let transaction = database.begin_read().map_err(failed("beginning a snapshot"))?;
-    Ok(Snapshot::new(transaction, Arc::clone(place), sequence))
+    let doing = "beginning a snapshot";
+    let transaction = boundary.call(doing, || database.begin_read().map_err(failed(doing)))?;
+    Ok(Snapshot::new(boundary, transaction, Arc::clone(place), sequence))
+}
+
+/// A transaction that commits in memory only, unless it is told otherwise.
+fn begin_write(boundary: &Arc<Boundary>, database: &Database) -> Result<Guarded<WriteTransaction>> {
+    let doing = "beginning a transaction";
+    let transaction = boundary.call(doing, || {
+        let mut transaction = database.begin_write().map_err(failed(doing))?;
+        set_durability(&mut transaction, Durability::None, doing)?;
+        Ok(transaction)
+    })?;
+    Ok(Guarded::new(boundary, transaction))
+}
+
+fn set_durability(
+    transaction: &mut WriteTransaction,
+    durability: Durability,
+    doing: &'static str,
+) -> Result<()> {
+    transaction
+        .set_durability(durability)
+        .map_err(|error| Error::Storage {
+            doing,
+            reason: error.to_string(),
+        })
+}
+
+fn abort(transaction: Guarded<WriteTransaction>) -> Result<()> {
+    let doing = "aborting a transaction";
+    transaction.consume(doing, |transaction| transaction.abort().map_err(failed(doing)))
 }
 
 /// Commits in two phases with the allocator state, under the next generation of the journal.
 fn commit_checkpoint(
-    mut transaction: WriteTransaction,
+    boundary: &Arc<Boundary>,
+    transaction: Guarded<WriteTransaction>,
     place: &Arc<PlaceKey>,
     generation: u64,
 ) -> Result<()> {
-    Transaction::new(&transaction, Arc::clone(place)).put_fact(FACT_GENERATION, generation)?;
-    transaction
-        .set_durability(Durability::Immediate)
-        .map_err(|error| Error::Storage {
-            doing: "committing",
-            reason: error.to_string(),
-        })?;
-    transaction.set_two_phase_commit(true);
-    transaction.set_quick_repair(true);
-    transaction.commit().map_err(failed("committing"))
+    Transaction::new(boundary, &transaction, Arc::clone(place)).put_fact(FACT_GENERATION, generation)?;
+    transaction.consume("committing", |mut transaction| {
+        set_durability(&mut transaction, Durability::Immediate, "committing")?;
+        transaction.set_two_phase_commit(true);
+        transaction.set_quick_repair(true);
+        transaction.commit().map_err(failed("committing"))
+    })
 }
 
 fn cells_in(rows: &impl Rows, table: Table, most: usize) -> Result<Vec<CellNumber>> {

@@ -1,6 +1,7 @@
 //! Ordered tables, snapshots, and one atomic commit: the only user of redb.
 //!
 //! - [`container`]: the file around redb: header, shred cells, journal, pages with a tag each.
+//! - [`boundary`]: what keeps a panic of redb's from going further.
 //! - [`tables`]: which tables there are and how their keys are made.
 //! - [`records`]: what stands in their rows.
 //! - [`transaction`]: reading a snapshot, and changing rows inside of the one writer.
@@ -8,6 +9,7 @@
 //!
 //! Above this, a layer sees rows, records and changes; it could stand on another transactional store.
 
+mod boundary;
 pub(crate) mod commit;
 pub(crate) mod container;
 pub(crate) mod records;

@@ -2,6 +2,7 @@
 
 use crate::crypto::PlaceKey;
 use crate::error::{Error, Result};
+use crate::storage::boundary::{Boundary, Guarded, holding};
 use crate::storage::container::{CellNumber, ContainerError};
 use crate::storage::records::{self, Record};
 use crate::storage::tables::{self, TABLE_COUNT, Table};
@@ -68,18 +69,25 @@ pub(crate) trait Rows {
 /// A state of the store that readers share until a commit replaces it. Costs nothing to keep but the pages that later
 /// commits cannot reuse meanwhile: keep it short.
 pub(crate) struct Snapshot {
-    transaction: ReadTransaction,
-    tables: [OnceLock<ReadOnlyTable<Bytes, Bytes>>; TABLE_COUNT],
+    boundary: Arc<Boundary>,
+    tables: Guarded<[OnceLock<ReadOnlyTable<Bytes, Bytes>>; TABLE_COUNT]>,
+    transaction: Guarded<ReadTransaction>,
     place: Arc<PlaceKey>,
     /// Grows with every commit of this open store.
     pub(crate) sequence: u64,
 }
 
 impl Snapshot {
-    pub(crate) fn new(transaction: ReadTransaction, place: Arc<PlaceKey>, sequence: u64) -> Self {
+    pub(crate) fn new(
+        boundary: &Arc<Boundary>,
+        transaction: ReadTransaction,
+        place: Arc<PlaceKey>,
+        sequence: u64,
+    ) -> Self {
         Self {
-            transaction,
-            tables: Default::default(),
+            boundary: Arc::clone(boundary),
+            tables: Guarded::new(boundary, Default::default()),
+            transaction: Guarded::new(boundary, transaction),
             place,
             sequence,
         }
@@ -109,10 +117,8 @@ impl Rows for Snapshot {
         key: &[u8],
         read: impl FnOnce(&[u8]) -> Result<T>,
     ) -> Result<Option<T>> {
-        match self.table(table)?.get(key).map_err(failed("reading a row"))? {
-            Some(row) => read(row.value()).map(Some),
-            None => Ok(None),
-        }
+        self.boundary
+            .call("reading a row", || get_row(self.table(table)?, key, read))
     }
 
     fn scan(
@@ -122,7 +128,8 @@ impl Rows for Snapshot {
         to: Option<&[u8]>,
         visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        scan_table(self.table(table)?, from, to, visit)
+        self.boundary
+            .call("reading rows", || scan_table(self.table(table)?, from, to, visit))
     }
 }
 
@@ -133,24 +140,42 @@ fn scan_table(
     mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let to = to.map_or(Bound::Unbounded, Bound::Excluded);
-    for row in table.range::<&[u8]>((from, to)).map_err(failed("reading rows"))? {
-        let (key, value) = row.map_err(failed("reading rows"))?;
-        if visit(key.value(), value.value())?.is_break() {
-            break;
+    let rows = table.range::<&[u8]>((from, to)).map_err(failed("reading rows"))?;
+    holding(rows, |rows| {
+        for row in rows {
+            let row = row.map_err(failed("reading rows"))?;
+            if holding(row, |(key, value)| visit(key.value(), value.value()))?.is_break() {
+                break;
+            }
         }
+        Ok(())
+    })
+}
+
+fn get_row<T>(
+    table: &impl ReadableTable<Bytes, Bytes>,
+    key: &[u8],
+    read: impl FnOnce(&[u8]) -> Result<T>,
+) -> Result<Option<T>> {
+    match table.get(key).map_err(failed("reading a row"))? {
+        Some(row) => holding(row, |row| read(row.value())).map(Some),
+        None => Ok(None),
     }
-    Ok(())
 }
 
 /// Changes inside of the one writer: what it reads, it reads with its own changes.
 ///
 /// Every change is applied to redb's tables and noted for the journal in one step.
 pub(crate) struct Transaction<'t> {
+    boundary: Arc<Boundary>,
     transaction: &'t WriteTransaction,
-    tables: [OnceCell<RefCell<redb::Table<'t, Bytes, Bytes>>>; TABLE_COUNT],
+    tables: Guarded<[OpenOnce<'t>; TABLE_COUNT]>,
     place: Arc<PlaceKey>,
     effects: Effects,
 }
+
+/// A table, once something needed it.
+type OpenOnce<'t> = OnceCell<RefCell<redb::Table<'t, Bytes, Bytes>>>;
 
 /// What a transaction did, beside the rows in redb's tables.
 #[derive(Default)]
@@ -168,10 +193,15 @@ pub(crate) struct Effects {
 const FACT_CELLS_USED: &str = "cells_used";
 
 impl<'t> Transaction<'t> {
-    pub(crate) fn new(transaction: &'t WriteTransaction, place: Arc<PlaceKey>) -> Self {
+    pub(crate) fn new(
+        boundary: &Arc<Boundary>,
+        transaction: &'t WriteTransaction,
+        place: Arc<PlaceKey>,
+    ) -> Self {
         Self {
+            boundary: Arc::clone(boundary),
             transaction,
-            tables: Default::default(),
+            tables: Guarded::new(boundary, Default::default()),
             place,
             effects: Effects::default(),
         }
@@ -208,10 +238,11 @@ impl<'t> Transaction<'t> {
 
     /// Writes a row, new or in place of the old one.
     pub(crate) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
-        self.table(table)?
-            .borrow_mut()
-            .insert(key, value)
-            .map_err(failed("writing a row"))?;
+        self.boundary.call("writing a row", || {
+            let mut open = self.table(table)?.borrow_mut();
+            open.insert(key, value).map_err(failed("writing a row"))?;
+            Ok(())
+        })?;
         self.note(JournalOp::Put { table, key, value });
         Ok(())
     }
@@ -233,7 +264,7 @@ impl<'t> Transaction<'t> {
         expected: &[u8],
         value: &[u8],
     ) -> Result<bool> {
-        {
+        let replaced = self.boundary.call("writing a row", || {
             let mut open = self.table(table)?.borrow_mut();
             let found = open
                 .insert(key, value)
@@ -243,29 +274,30 @@ impl<'t> Transaction<'t> {
                     (old != expected).then(|| old.to_vec())
                 });
             match found {
-                Some(None) => {}
+                Some(None) => Ok(true),
                 Some(Some(other)) => {
                     open.insert(key, &other[..]).map_err(failed("writing a row"))?;
-                    return Ok(false);
+                    Ok(false)
                 }
                 None => {
                     open.remove(key).map_err(failed("removing a row"))?;
-                    return Ok(false);
+                    Ok(false)
                 }
             }
+        })?;
+        if replaced {
+            self.note(JournalOp::Put { table, key, value });
         }
-        self.note(JournalOp::Put { table, key, value });
-        Ok(true)
+        Ok(replaced)
     }
 
     /// Removes a row; says whether there was one.
     pub(crate) fn remove(&mut self, table: Table, key: &[u8]) -> Result<bool> {
-        let was_there = self
-            .table(table)?
-            .borrow_mut()
-            .remove(key)
-            .map_err(failed("removing a row"))?
-            .is_some();
+        let was_there = self.boundary.call("removing a row", || {
+            let mut open = self.table(table)?.borrow_mut();
+            let old = open.remove(key).map_err(failed("removing a row"))?;
+            Ok(old.is_some())
+        })?;
         if was_there {
             self.note(JournalOp::Remove { table, key });
         }
@@ -345,11 +377,9 @@ impl Rows for Transaction<'_> {
         key: &[u8],
         read: impl FnOnce(&[u8]) -> Result<T>,
     ) -> Result<Option<T>> {
-        let open = self.table(table)?.borrow();
-        match open.get(key).map_err(failed("reading a row"))? {
-            Some(row) => read(row.value()).map(Some),
-            None => Ok(None),
-        }
+        self.boundary.call("reading a row", || {
+            get_row(&*self.table(table)?.borrow(), key, read)
+        })
     }
 
     fn scan(
@@ -359,7 +389,9 @@ impl Rows for Transaction<'_> {
         to: Option<&[u8]>,
         visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
-        scan_table(&*self.table(table)?.borrow(), from, to, visit)
+        self.boundary.call("reading rows", || {
+            scan_table(&*self.table(table)?.borrow(), from, to, visit)
+        })
     }
 }
 

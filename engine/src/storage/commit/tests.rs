@@ -190,3 +190,5 @@ fn a_large_change_goes_past_the_journal() {
         .unwrap();
     assert_eq!(row, Some(60_000));
 }
+
+mod crafted;

@@ -101,6 +101,17 @@ pub(crate) enum ContainerError {
         /// redb's block number.
         block: u64,
     },
+    /// A page matches its tag, and cannot have been written by redb: somebody wrote the file on purpose.
+    #[error("reading the store: block {block} is damaged ({why}); restore the file from a backup")]
+    DamagedPage {
+        /// redb's number of the page's first block.
+        block: u64,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The container is closed; something of redb's outlived it.
+    #[error("reaching the pages: the store is closed")]
+    Closed,
     /// A request reaches beyond redb's file.
     #[error("reaching {bytes} bytes at offset {offset} of the pages, which are {length} bytes long")]
     BeyondEnd {
@@ -215,6 +226,7 @@ impl ContainerError {
                 | Self::DamagedHeader { .. }
                 | Self::Truncated { .. }
                 | Self::DamagedBlock { .. }
+                | Self::DamagedPage { .. }
                 | Self::UnwrittenBlock { .. }
                 | Self::BeyondEnd { .. }
                 | Self::DamagedCell { .. }

@@ -83,6 +83,7 @@ mod header;
 mod journal;
 #[cfg(test)]
 mod memory;
+mod page_check;
 mod pages;
 mod tags;
 #[cfg(test)]
@@ -103,6 +104,8 @@ pub(crate) use journal::Journal;
 #[cfg(test)]
 pub(crate) use memory::MemoryDisk;
 pub(crate) use pages::PageFile;
+#[cfg(test)]
+pub(crate) use pages::Pages;
 
 use disk::CheckedDisk;
 use geometry::{HEADER_BYTES, JOURNAL_OFFSET, Layout, SEGMENT_BYTES, SEGMENTS_OFFSET};
@@ -233,9 +236,15 @@ impl Container {
         self.inner.store_id
     }
 
-    /// redb's file in this container. Give it to one `redb::Database` at a time.
+    /// redb's file in this container. Give it to one `redb::Database` at a time. It does not keep the container: when the last
+    /// handle on that is dropped, the file is closed and unlocked, even if redb's objects had to be leaked.
     pub(crate) fn page_file(&self) -> PageFile {
-        PageFile::new(Arc::clone(&self.inner))
+        PageFile::new(Arc::downgrade(&self.inner))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pages(&self) -> Pages {
+        Pages::new(Arc::clone(&self.inner))
     }
 
     /// The journal.

@@ -6,11 +6,12 @@
 //! before anything refers to it, and no free page is read: a block that was never written is never asked for, and is refused
 //! here. Lengths are multiples of 4096. Unaligned requests are served all the same.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 
 use super::Inner;
 use super::error::ContainerError;
 use super::geometry::{BLOCK_BYTES, BLOCKS_PER_SEGMENT, Layout, PAGE_BLOCKS_MAX, SECTOR_BYTES, TAG_BYTES};
+use super::page_check;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 const SECTOR: usize = SECTOR_BYTES as usize;
@@ -21,36 +22,51 @@ const SEALED_BYTES: usize = SECTOR - 32;
 const READING: &str = "reading pages";
 const WRITING: &str = "writing pages";
 
-/// redb's file within the container. Every read is checked; see the module's first lines.
+/// redb's file within the container, as redb holds it: not for longer than the container is there. Every read is checked; see
+/// the module's first lines.
 #[derive(Debug)]
 pub(crate) struct PageFile {
-    inner: Arc<Inner>,
+    inner: Weak<Inner>,
+}
+
+impl PageFile {
+    pub(super) fn new(inner: Weak<Inner>) -> Self {
+        Self { inner }
+    }
+
+    fn pages(&self) -> Result<Pages, ContainerError> {
+        self.inner.upgrade().map(Pages::new).ok_or(ContainerError::Closed)
+    }
 }
 
 impl redb::StorageBackend for PageFile {
     fn len(&self) -> std::io::Result<u64> {
-        Ok(self.inner.layout().page_bytes())
+        Ok(self.pages()?.inner.layout().page_bytes())
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.read_at(offset, out).map_err(|error| {
-            // What did not match its tag is nobody's data.
-            out.fill(0);
-            let _ = self.inner.failed_read.set(error.to_string());
-            error.into()
-        })
+        let pages = self.pages()?;
+        pages
+            .read_at(offset, out)
+            .and_then(|()| pages.check(offset, out))
+            .map_err(|error| {
+                // What did not match its tag is nobody's data.
+                out.fill(0);
+                let _ = pages.inner.failed_read.set(error.to_string());
+                error.into()
+            })
     }
 
     fn set_len(&self, len: u64) -> std::io::Result<()> {
-        Ok(self.resize(len)?)
+        Ok(self.pages()?.resize(len)?)
     }
 
     fn sync_data(&self) -> std::io::Result<()> {
-        Ok(self.inner.disk.sync("syncing pages")?)
+        Ok(self.pages()?.inner.disk.sync("syncing pages")?)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        Ok(self.write_at(offset, data)?)
+        Ok(self.pages()?.write_at(offset, data)?)
     }
 }
 
@@ -94,9 +110,29 @@ fn run_bytes(first: u64, bytes: usize) -> usize {
     bytes.min(left_in_segment * BLOCK)
 }
 
-impl PageFile {
+/// What reads and writes them.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    inner: Arc<Inner>,
+}
+
+impl Pages {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
         Self { inner }
+    }
+
+    /// Looks at what was read of redb's header or of a page, before redb does.
+    fn check(&self, offset: u64, read: &[u8]) -> Result<(), ContainerError> {
+        let page_bytes = self.inner.layout().page_bytes();
+        if offset == 0 {
+            page_check::check_header(read, page_bytes)
+        } else {
+            page_check::check_page(read, page_bytes)
+        }
+        .map_err(|why| ContainerError::DamagedPage {
+            block: offset / BLOCK_BYTES,
+            why,
+        })
     }
 
     fn checked_layout(&self, offset: u64, bytes: usize) -> Result<Arc<Layout>, ContainerError> {
@@ -111,7 +147,7 @@ impl PageFile {
         }
     }
 
-    pub(super) fn read_at(&self, mut offset: u64, mut out: &mut [u8]) -> Result<(), ContainerError> {
+    pub(crate) fn read_at(&self, mut offset: u64, mut out: &mut [u8]) -> Result<(), ContainerError> {
         let layout = self.checked_layout(offset, out.len())?;
         while !out.is_empty() {
             let bytes = match Piece::first_of(offset, out.len()) {
@@ -141,7 +177,7 @@ impl PageFile {
         Ok(())
     }
 
-    pub(super) fn write_at(&self, mut offset: u64, mut data: &[u8]) -> Result<(), ContainerError> {
+    pub(crate) fn write_at(&self, mut offset: u64, mut data: &[u8]) -> Result<(), ContainerError> {
         let layout = self.checked_layout(offset, data.len())?;
         while !data.is_empty() {
             let bytes = match Piece::first_of(offset, data.len()) {

@@ -126,7 +126,7 @@ fn after_any_failed_write_or_sync_nothing_is_written_any_more_and_reads_go_on() 
         let Ok(container) = Container::create(Arc::clone(&disk) as Arc<dyn Disk>, STORE_ID) else {
             continue;
         };
-        let pages = container.page_file();
+        let pages = container.pages();
         container.journal().restart(1);
         let work = || -> Result<(), ContainerError> {
             pages.resize(4096 * 300)?;
@@ -158,7 +158,7 @@ fn after_any_failed_write_or_sync_nothing_is_written_any_more_and_reads_go_on() 
                 "{again}"
             );
         }
-        assert!(redb::StorageBackend::sync_data(&pages).is_err());
+        assert!(redb::StorageBackend::sync_data(&container.page_file()).is_err());
         assert_eq!(
             disk.operations.load(Ordering::SeqCst),
             operations,
@@ -179,7 +179,7 @@ fn a_container_is_created_on_an_empty_disk_only() {
 #[test]
 fn a_reopened_container_knows_its_store_and_its_length() {
     let (disk, container) = new_container();
-    container.page_file().resize(4096 * 700).unwrap();
+    container.pages().resize(4096 * 700).unwrap();
     drop(container);
     let again = open_bytes(disk.to_bytes()).unwrap();
     assert_eq!(again.store_id(), STORE_ID);
@@ -189,7 +189,7 @@ fn a_reopened_container_knows_its_store_and_its_length() {
 #[test]
 fn what_a_crash_left_behind_the_end_does_not_become_content() {
     let (disk, container) = new_container();
-    container.page_file().resize(4096 * 3).unwrap();
+    container.pages().resize(4096 * 3).unwrap();
     let mut bytes = disk.to_bytes();
     bytes.resize(bytes.len() + (3 << 20), 0xEE);
     let container = open_bytes(bytes.clone()).unwrap();
@@ -197,7 +197,7 @@ fn what_a_crash_left_behind_the_end_does_not_become_content() {
     for cell in (896..container.cell_capacity()).filter(|cell| *cell != 900) {
         assert!(container.cell_is_erased(CellNumber(cell)).unwrap(), "cell {cell}");
     }
-    let pages = open_bytes(bytes).unwrap().page_file();
+    let pages = open_bytes(bytes).unwrap().pages();
     pages.resize(4096 * 700).unwrap();
     for block in 0..700 {
         let refused = pages.read_at(4096 * block, &mut [0; 4096]);

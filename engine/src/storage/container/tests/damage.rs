@@ -100,7 +100,7 @@ fn a_flipped_bit_in_redbs_own_header_is_an_error() {
     let disk = Arc::new(MemoryDisk::from_bytes(sample().to_vec()));
     let pages = Container::open(Arc::clone(&disk) as Arc<dyn Disk>)
         .unwrap()
-        .page_file();
+        .pages();
     for bit in 0..512 * 8 {
         flip_in_place(&disk, header + bit / 8, (bit % 8) as u8);
         let refused = pages.read_at(0, &mut [0; 9]);
@@ -118,7 +118,7 @@ fn a_block_in_the_place_of_another_or_from_another_store_is_an_error() {
     let pages_of = |store_id| {
         let disk = Arc::new(MemoryDisk::new());
         let container = Container::create(Arc::clone(&disk) as Arc<dyn Disk>, store_id).unwrap();
-        let pages = container.page_file();
+        let pages = container.pages();
         pages.resize(4096 * 10).unwrap();
         for block in 1..10 {
             pages.write_at(block * 4096, &[block as u8; 4096]).unwrap();
@@ -136,7 +136,7 @@ fn a_block_in_the_place_of_another_or_from_another_store_is_an_error() {
         disk.write_at(SEGMENTS_OFFSET + 16 * to, &tag).unwrap();
     };
     let mut out = [0; 4096];
-    let pages = container.page_file();
+    let pages = container.pages();
     move_block(&disk, 3, 3);
     pages.read_at(3 * 4096, &mut out).unwrap();
     move_block(&disk, 4, 3);
@@ -150,7 +150,7 @@ fn a_block_in_the_place_of_another_or_from_another_store_is_an_error() {
         Err(ContainerError::DamagedBlock { block: 5 })
     ));
     let mut run = vec![0; 9 * 4096];
-    assert!(redb::StorageBackend::read(&pages, 4096, &mut run).is_err());
+    assert!(redb::StorageBackend::read(&container.page_file(), 4096, &mut run).is_err());
     assert!(
         run.iter().all(|byte| *byte == 0),
         "no unchecked byte is handed out"

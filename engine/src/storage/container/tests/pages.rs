@@ -117,7 +117,7 @@ fn cells_and_pages_grow_through_each_other_and_all_of_both_are_there_again() {
 #[test]
 fn a_request_beyond_the_end_is_refused() {
     let (_, container) = new_container();
-    let pages = container.page_file();
+    let pages = container.pages();
     pages.resize(4096 * 10).unwrap();
     let mut out = [0xFF; 100];
     for offset in [4096 * 10 - 99, 4096 * 10, u64::MAX - 50, u64::MAX] {
@@ -138,7 +138,7 @@ fn a_request_beyond_the_end_is_refused() {
         pages.resize(!4095),
         Err(ContainerError::Unsupported { .. })
     ));
-    let error = StorageBackend::read(&pages, 4096 * 10, &mut out).unwrap_err();
+    let error = StorageBackend::read(&container.page_file(), 4096 * 10, &mut out).unwrap_err();
     assert!(
         error.get_ref().unwrap().is::<ContainerError>(),
         "the reason rides inside"
@@ -149,7 +149,7 @@ fn a_request_beyond_the_end_is_refused() {
 #[test]
 fn redbs_header_keeps_what_was_written_into_it_and_takes_no_more_than_its_sector() {
     let (_, container) = new_container();
-    let pages = container.page_file();
+    let pages = container.pages();
     pages.resize(4096 * 4).unwrap();
     let mut out = [0; 320];
     assert!(matches!(
@@ -182,7 +182,7 @@ fn redbs_header_keeps_what_was_written_into_it_and_takes_no_more_than_its_sector
 #[test]
 fn what_was_cut_off_does_not_come_back_even_where_a_cell_segment_keeps_the_file_long() {
     let (disk, container) = new_container();
-    let pages = container.page_file();
+    let pages = container.pages();
     pages.resize(4096 * 600).unwrap();
     for block in 1..600 {
         pages.write_at(block * 4096, &[block as u8; 4096]).unwrap();
@@ -232,7 +232,7 @@ fn run_against_a_model(steps: Vec<Step>) {
     let (disk, mut container) = new_container();
     let mut model: Vec<Option<Vec<u8>>> = Vec::new();
     for step in steps {
-        let pages = container.page_file();
+        let pages = container.pages();
         match step {
             Step::Write { offset, bytes, fill } => {
                 let data: Vec<u8> = (0..bytes).map(|at| fill.wrapping_add(at as u8)).collect();

@@ -386,12 +386,12 @@ proptest! {
 #[test]
 fn power_may_go_in_any_of_many_header_updates_in_a_row() {
     let (new, container) = new_container();
-    container.page_file().resize(4096 * 20).unwrap();
+    container.pages().resize(4096 * 20).unwrap();
     for left in 0..12 {
         for seed in 0..8 {
             let disk = PowerLossDisk::new(new.to_bytes(), left);
             let container = Container::open(Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
-            let pages = container.page_file();
+            let pages = container.pages();
             let mut blocks = 20;
             while pages.resize(4096 * (blocks - 1)).is_ok() {
                 blocks -= 1;
@@ -410,7 +410,7 @@ fn power_may_go_in_any_of_many_header_updates_in_a_row() {
 #[test]
 fn power_may_go_while_cells_and_pages_get_more_room() {
     let (new, container) = new_container();
-    container.page_file().resize(4096 * 3).unwrap();
+    container.pages().resize(4096 * 3).unwrap();
     for left in 0..14 {
         for seed in 0..12 {
             let disk = PowerLossDisk::new(new.to_bytes(), left);
@@ -418,7 +418,7 @@ fn power_may_go_while_cells_and_pages_get_more_room() {
             let written = container
                 .write_cells(&[(CellNumber(0), &[1; 32]), (CellNumber(896), &[2; 32])])
                 .is_ok();
-            let grown = container.page_file().resize(4096 * 300).is_ok();
+            let grown = container.pages().resize(4096 * 300).is_ok();
             let after = open_bytes(disk.after_power_loss(&mut Coins(seed))).unwrap();
             let fills = [cell_fill(&after, 0), cell_fill(&after, 896)];
             assert!(
