@@ -49,6 +49,7 @@ mod crypto;
 mod env;
 mod error;
 mod keyring;
+mod mutant;
 mod names;
 mod options;
 mod organization;
@@ -66,6 +67,8 @@ pub use error::{Error, Result};
 pub use keyring::epoch::{Epoch, EpochState, WrappedBy};
 pub use keyring::registry::{Backend, IdentityProvider, IdentityRequest};
 pub use keystead_backend as backend;
+#[cfg(keystead_mutants)]
+pub use mutant::MUTANTS;
 pub use names::{
     EpochNumber, KeyName, NAME_MAX_BYTES, OrganizationId, OrganizationName, PATH_MAX_BYTES,
     PATH_SEGMENT_MAX_BYTES, SecretPath, StoreId, Version,

@@ -3,6 +3,7 @@
 //! - Unsafe code stands where the map of the project says, and nowhere else: every crate takes the workspace's lints, which
 //!   deny it, and only the places below may allow it.
 //! - No work is left as a note in the code.
+//! - Planted bugs are asked for by one function, so that what is released has none of them.
 //! - A source file is a comfortable room.
 
 use anyhow::Context;
@@ -13,6 +14,15 @@ use std::path::{Path, PathBuf};
 const UNSAFE_ALLOWED: [&str; 3] = ["backends/api/", "backends/loader/", "ffi/"];
 /// Lines of a source file, tests left out: about 400 are comfortable, more than this are not.
 const LINES_MAX: usize = 600;
+/// The `cfg` of the planted bugs, and where it may stand: where they are declared and where they are built for the suite.
+const PLANTED_CFG: &str = "keystead_mutants";
+const PLANTED_ALLOWED: [&str; 5] = [
+    "engine/src/mutant.rs",
+    "engine/src/lib.rs",
+    "tests/src/bin/planted-bugs.rs",
+    "xtask/src/mutants.rs",
+    "xtask/src/house_rules.rs",
+];
 /// Directories in which nothing of ours stands.
 const FOREIGN: [&str; 4] = ["target", ".git", ".cache", "node_modules"];
 
@@ -72,6 +82,9 @@ fn check_source(name: &str, text: &str, broken: &mut Vec<String>) {
         let code = line.split_once("//").map_or(line, |(code, _)| code);
         if !may_be_unsafe && is_unsafe(code) {
             say("unsafe code; it stands in backends/api, backends/loader and ffi alone");
+        }
+        if code.contains(PLANTED_CFG) && !PLANTED_ALLOWED.contains(&name) {
+            say("the cfg of the planted bugs; ask `planted` of engine/src/mutant.rs");
         }
         if is_note(line) {
             say("a note of work to do; do it, or open an issue");
@@ -133,6 +146,18 @@ mod tests {
         );
         let allowed = ["#![allow(", "unsafe_code)]"].concat();
         assert_eq!(findings("cli/src/main.rs", &allowed).len(), 1);
+    }
+
+    #[test]
+    fn planted_bugs_are_asked_for_by_one_function() {
+        let direct = "#[cfg(keystead_mutants)]";
+        assert_eq!(findings("engine/src/storage/commit.rs", direct).len(), 1);
+        assert_eq!(findings("engine/src/mutant.rs", direct), Vec::<String>::new());
+        let asked = "if !planted(Mutant::JournalUnsynced) {";
+        assert_eq!(
+            findings("engine/src/storage/commit.rs", asked),
+            Vec::<String>::new()
+        );
     }
 
     #[test]

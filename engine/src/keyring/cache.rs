@@ -7,6 +7,7 @@
 //! once. A keeper thread drops what has expired though nobody asks; it ends when nothing is left to keep.
 
 use crate::env::Env;
+use crate::mutant::{Mutant, planted};
 use crate::names::{EpochNumber, KeyName, OrganizationId};
 use keystead_backend::{BackendError, ErrorClass, LockedBytes};
 use std::collections::{HashMap, VecDeque};
@@ -144,6 +145,11 @@ impl EpochKeyCache {
     /// Costs a shared lock and two looks at the clock.
     pub(crate) fn lookup(&self, id: EpochId) -> Lookup {
         let now = Instant::now(&*self.env);
+        if planted(Mutant::CacheExtendedByUse)
+            && let Some(entry) = self.write().keys.get_mut(&id)
+        {
+            entry.unwrapped = now;
+        }
         {
             let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
             match entries.keys.get(&id) {
@@ -169,7 +175,7 @@ impl EpochKeyCache {
         let Some(entry) = entries.keys.get_mut(&id) else {
             return Lookup::Missing;
         };
-        if entry.unwrapped.age(now) >= self.policy.lifetime {
+        if entry.unwrapped.age(now) >= self.policy.lifetime && !planted(Mutant::CacheUnending) {
             entries.remove(id);
             return Lookup::Missing;
         }
@@ -219,7 +225,8 @@ impl EpochKeyCache {
     pub(crate) fn failed(&self, id: EpochId, kms_key: &KeyName, error: &BackendError) {
         let now = Instant::now(&*self.env);
         let mut entries = self.write();
-        if error.code.class() == ErrorClass::Retryable {
+        let is_outage = error.code.class() == ErrorClass::Retryable && !planted(Mutant::OutageAsRevocation);
+        if is_outage || planted(Mutant::RevocationAsOutage) {
             if let Some(entry) = entries.keys.get_mut(&id) {
                 entry.refreshing = false;
                 entry.refresh_failed = Some(now);
@@ -228,7 +235,7 @@ impl EpochKeyCache {
         } else {
             entries.remove(id);
         }
-        if error.code.class() == ErrorClass::Revoked {
+        if error.code.class() == ErrorClass::Revoked && !planted(Mutant::RevocationOfOneEpoch) {
             let revoked: Vec<EpochId> = entries
                 .keys
                 .iter()

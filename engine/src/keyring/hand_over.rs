@@ -8,6 +8,7 @@ use crate::keyring::cache::{EpochKey, Unwrapped};
 use crate::keyring::epoch::{self, EpochPlace};
 use crate::keyring::kms::derive_wrapping_key;
 use crate::keyring::registry::RegisteredKey;
+use crate::mutant::{Mutant, planted};
 use crate::names::{EpochNumber, KeyName};
 use crate::scope::Scope;
 use crate::storage::Transaction;
@@ -97,7 +98,11 @@ pub(crate) fn apply_hand_over(
         at_ms,
     )?;
     let old = std::mem::replace(&mut record.wraps, vec![wrap]);
-    epoch::drop_wraps(transaction, &old)?;
+    if planted(Mutant::WrapKeptAtHandOver) {
+        record.wraps.extend_from_slice(&old);
+    } else {
+        epoch::drop_wraps(transaction, &old)?;
+    }
     epoch::write(transaction, scope.org, handed.epoch, &record)?;
     let event = AuditEvent::EpochHandedOver {
         epoch: handed.epoch,

@@ -2,11 +2,13 @@
 //!
 //! - [`plan`]: which epochs move, and where to.
 //! - [`step`]: one step of a job.
+//! - [`retire`]: its end: empty epochs are retired, the job is done.
 //! - [`worker`]: the threads that do the steps.
 //!
 //! This file is what an application sees of a job: its status, and a handle to wait for it.
 
 pub(crate) mod plan;
+mod retire;
 pub(crate) mod step;
 pub(crate) mod worker;
 

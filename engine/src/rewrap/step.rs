@@ -9,10 +9,12 @@ use crate::env::now_ms;
 use crate::error::{Error, Result};
 use crate::keyring::cache::EpochKey;
 use crate::keyring::data_key::{self, DataKeyPlace};
-use crate::keyring::{change, epoch, hand_over, read_key};
+use crate::keyring::{hand_over, read_key};
+use crate::mutant::{Mutant, planted};
 use crate::names::{EpochNumber, KeyName, Version};
+use crate::rewrap::retire::{Retired, retire_empty};
 use crate::scope::Scope;
-use crate::storage::records::{DataKeyRow, HeadRecord, KeyState, RewrapJobRecord, SourceRecord, SourceState};
+use crate::storage::records::{DataKeyRow, HeadRecord, RewrapJobRecord, SourceRecord, SourceState};
 use crate::storage::{Rows, Table, Transaction, tables};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
@@ -339,9 +341,10 @@ impl Mover {
 /// The short swap: each row that is still as it was read gets its new wrap; cursor, counts and one audit record go with it.
 /// Says whether the job was still the same.
 fn commit_batch(scope: &Scope, job_number: u64, batch: &Arc<Batch>) -> Result<bool> {
-    let (scope, batch) = (scope.clone(), Arc::clone(batch));
-    scope.core.committer.clone().submit(move |transaction| {
-        let Some(mut job) = scope
+    let (own, batch) = (scope.clone(), Arc::clone(batch));
+    let rows = Arc::clone(&batch);
+    let committed = scope.core.committer.submit(move |transaction| {
+        let Some(mut job) = own
             .running_job(transaction)?
             .filter(|job| job.number == job_number)
         else {
@@ -355,27 +358,23 @@ fn commit_batch(scope: &Scope, job_number: u64, batch: &Arc<Batch>) -> Result<bo
         if batch.rows.iter().any(|row| !routes.contains(&(row.from, row.to))) {
             return Ok(false);
         }
-        let mut head = scope.head(transaction)?;
+        let mut head = own.head(transaction)?;
         for target in batch.rows.iter().map(|row| row.to).collect::<BTreeSet<_>>() {
             let more = batch.rows.iter().filter(|row| row.to == target).count();
             if head.live_epoch(target)?.wraps.saturating_add(more as u64)
-                > scope.core.limits.wraps_per_epoch_max
+                > own.core.limits.wraps_per_epoch_max
             {
-                let organization = scope.organization.clone();
+                let organization = own.organization.clone();
                 return Err(Error::EpochExhausted {
                     organization,
                     epoch: target,
                 });
             }
         }
-        let mut moved = 0;
-        for row in &batch.rows {
-            if transaction.replace(Table::DataKeys, &row.key, &row.old, &row.new)? {
-                moved += 1;
-                head.drop_reference(row.from)?;
-                head.add_reference(row.to)?;
-            }
-        }
+        let moved = match planted(Mutant::CursorBeforeRows) {
+            true => batch.rows.len() as u64,
+            false => move_rows(transaction, &mut head, &batch)?,
+        };
         job.cursor = batch.cursor;
         job.done += moved;
         job.failed = batch.failed + if batch.begins_pass { 0 } else { job.failed };
@@ -388,179 +387,34 @@ fn commit_batch(scope: &Scope, job_number: u64, batch: &Arc<Batch>) -> Result<bo
                 moved,
                 failed: batch.failed,
             };
-            audit::append(
-                transaction,
-                scope.org,
-                &mut head,
-                &scope.by,
-                now_ms(scope.env()),
-                event,
-            )?;
-            scope.put_head(transaction, &head)?;
+            audit::append(transaction, own.org, &mut head, &own.by, now_ms(own.env()), event)?;
+            own.put_head(transaction, &head)?;
         }
-        transaction.put_record(&tables::rewrap_job(scope.org, false), &job)?;
+        transaction.put_record(&tables::rewrap_job(own.org, false), &job)?;
         Ok(true)
-    })
-}
-
-enum Retired {
-    None,
-    Some,
-    /// No source is left: the job is done.
-    All,
-}
-
-/// Retires the sources to which no data key refers: by the count, and by a scan.
-fn retire_empty(scope: &Scope) -> Result<Retired> {
-    let _turn = scope.core.key_changes.lock(scope.org);
-    let snapshot = scope.snapshot();
-    let Some(job) = scope.running_job(&*snapshot)? else {
-        return Ok(Retired::All);
-    };
-    let head = scope.head(&*snapshot)?;
-    let empty: Vec<EpochNumber> = job
-        .sources
-        .iter()
-        .filter(|source| source.state != SourceState::Retired && head.references(source.epoch) == 0)
-        .map(|source| source.epoch)
-        .collect();
-    if empty.is_empty() {
-        return Ok(Retired::None);
-    }
-    // The source takes no new data keys, so what this snapshot shows stays so.
-    snapshot.scan_prefix(Table::DataKeys, &tables::organization(scope.org), |key, row| {
-        let epoch = DataKeyRow::decode(row)?.epoch;
-        if empty.contains(&epoch) {
-            let at = tables::parse_version(key).map_or_else(String::new, |(_, secret, v)| {
-                format!(" (secret {secret}, version {v})")
-            });
-            let reason = format!("its count is 0, but a data key refers to it{at}");
-            return Err(Error::damaged(
-                format!("epoch {epoch} of organization {:?}", scope.organization),
-                reason,
-            ));
-        }
-        Ok(ControlFlow::Continue(()))
     })?;
-    drop(snapshot);
+    if planted(Mutant::CursorBeforeRows) {
+        let own = scope.clone();
+        scope.core.committer.submit(move |transaction| {
+            let mut head = own.head(transaction)?;
+            move_rows(transaction, &mut head, &rows)?;
+            own.put_head(transaction, &head)
+        })?;
+    }
+    Ok(committed)
+}
 
-    let number = job.number;
-    let own = scope.clone();
-    let (retired, finished) = scope.core.committer.submit(move |transaction| {
-        let mut head = own.head(transaction)?;
-        let Some(mut job) = own.running_job(transaction)?.filter(|job| job.number == number) else {
-            return Ok((Vec::new(), false));
-        };
-        let mut retired = Vec::new();
-        for source in job
-            .sources
-            .iter_mut()
-            .filter(|source| empty.contains(&source.epoch))
-        {
-            if head.references(source.epoch) == 0 && head.active_epoch != source.epoch {
-                retire(&own, transaction, &mut head, source.epoch)?;
-                source.state = SourceState::Retired;
-                retired.push(source.epoch);
-            }
+/// Gives each row that is still as it was read its new wrap; says how many there were.
+fn move_rows(transaction: &mut Transaction<'_>, head: &mut HeadRecord, batch: &Batch) -> Result<u64> {
+    let mut moved = 0;
+    for row in &batch.rows {
+        if transaction.replace(Table::DataKeys, &row.key, &row.old, &row.new)? {
+            moved += 1;
+            head.drop_reference(row.from)?;
+            head.add_reference(row.to)?;
         }
-        disable_unused_keys(&own, transaction, &mut head, &mut job)?;
-        let finished = finish_if_done(&own, transaction, &mut head, job)?;
-        own.put_head(transaction, &head)?;
-        Ok((retired, finished))
-    })?;
-    for epoch in &retired {
-        scope.core.keyring.cache.evict((scope.org, *epoch));
     }
-    Ok(match (finished, retired.is_empty()) {
-        (true, _) => Retired::All,
-        (false, false) => Retired::Some,
-        (false, true) => Retired::None,
-    })
-}
-
-fn retire(
-    scope: &Scope,
-    transaction: &mut Transaction<'_>,
-    head: &mut HeadRecord,
-    number: EpochNumber,
-) -> Result<()> {
-    let at_ms = now_ms(scope.env());
-    let mut record = epoch::read(transaction, scope.org, number)?;
-    epoch::drop_wraps(transaction, &std::mem::take(&mut record.wraps))?;
-    record.retired_at_ms = Some(at_ms);
-    epoch::write(transaction, scope.org, number, &record)?;
-    head.live_epochs.retain(|live| live.epoch != number);
-    audit::append(
-        transaction,
-        scope.org,
-        head,
-        &scope.by,
-        at_ms,
-        AuditEvent::EpochRetired { epoch: number },
-    )
-}
-
-/// A key on its way to be disabled is disabled as soon as no epoch is wrapped by it.
-fn disable_unused_keys(
-    scope: &Scope,
-    transaction: &mut Transaction<'_>,
-    head: &mut HeadRecord,
-    job: &mut RewrapJobRecord,
-) -> Result<()> {
-    let mut in_use = BTreeSet::new();
-    for live in &head.live_epochs {
-        in_use.extend(
-            epoch::read(transaction, scope.org, live.epoch)?
-                .wraps
-                .into_iter()
-                .map(|wrap| wrap.key),
-        );
-    }
-    let (waiting, unused): (Vec<_>, Vec<_>) = std::mem::take(&mut job.disabling)
-        .into_iter()
-        .partition(|key| in_use.contains(key));
-    job.disabling = waiting;
-    for key in unused {
-        change::set_key_state(scope, transaction, &KeyName::stored(&key), KeyState::Disabled)?;
-        let event = AuditEvent::KeyDisabled { key };
-        audit::append(
-            transaction,
-            scope.org,
-            head,
-            &scope.by,
-            now_ms(scope.env()),
-            event,
-        )?;
-    }
-    Ok(())
-}
-
-fn finish_if_done(
-    scope: &Scope,
-    transaction: &mut Transaction<'_>,
-    head: &mut HeadRecord,
-    mut job: RewrapJobRecord,
-) -> Result<bool> {
-    let running = tables::rewrap_job(scope.org, false);
-    if job
-        .sources
-        .iter()
-        .any(|source| source.state != SourceState::Retired)
-    {
-        transaction.put_record(&running, &job)?;
-        return Ok(false);
-    }
-    let at_ms = now_ms(scope.env());
-    job.finished_at_ms = Some(at_ms);
-    job.blocked = None;
-    let event = AuditEvent::RewrapFinished {
-        job: job.number,
-        done: job.done,
-    };
-    audit::append(transaction, scope.org, head, &scope.by, at_ms, event)?;
-    transaction.remove(Table::RewrapJobs, &running)?;
-    transaction.put_record(&tables::rewrap_job(scope.org, true), &job)?;
-    Ok(true)
+    Ok(moved)
 }
 
 /// Writes down why the job waits, once.

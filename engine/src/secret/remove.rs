@@ -3,6 +3,7 @@
 use crate::audit::{self, AuditEvent};
 use crate::env::now_ms;
 use crate::error::{Error, Result};
+use crate::mutant::{Mutant, planted};
 use crate::names::{SecretPath, Version};
 use crate::scope::Scope;
 use crate::secret::read::missing_version;
@@ -176,7 +177,9 @@ fn destroy_version(
         transaction.get_with(Table::DataKeys, &key, |row| Ok(DataKeyRow::decode(row)?.epoch))?
     {
         transaction.remove(Table::DataKeys, &key)?;
-        head.drop_reference(epoch)?;
+        if !planted(Mutant::CountKeptAtDestroy) {
+            head.drop_reference(epoch)?;
+        }
     }
     if transaction.remove(Table::Deletions, &key)? {
         secret.deleted = secret.deleted.saturating_sub(1);

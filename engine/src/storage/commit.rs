@@ -24,6 +24,7 @@ mod queue;
 use self::queue::{Queue, Queued, Turn, TurnState, TypedChange};
 use crate::crypto::PlaceKey;
 use crate::error::{Error, Result};
+use crate::mutant::{Mutant, planted};
 use crate::storage::boundary::{Boundary, Guarded};
 use crate::storage::container::{CellNumber, Container, ContainerError};
 use crate::storage::tables::Table;
@@ -273,6 +274,11 @@ impl Committer {
                 .write_cells(&cells)
                 .map_err(cells_failed("writing shred cells"))?;
         }
+        if planted(Mutant::CellErasedEarly) {
+            self.container
+                .erase_cells(&effects.dropped_cells)
+                .map_err(cells_failed("erasing shred cells"))?;
+        }
         let journal = self.container.journal();
         let journaled = effects.dropped_cells.is_empty()
             && effects.journal.len() <= JOURNALED_BYTES_MAX
@@ -282,9 +288,10 @@ impl Committer {
         if journaled {
             // The journal first: redb's state must never be ahead of it. (redb writes what it committed in memory when it is
             // dropped; were a change among that which the journal does not have, a replay would undo half of it.)
-            journal
-                .append(writer.generation, &[&effects.journal])
-                .map_err(|error| container_failed("writing the journal", &error))?;
+            let written = journal.append(writer.generation, &[&effects.journal]);
+            if !planted(Mutant::CommitErrorSwallowed) {
+                written.map_err(|error| container_failed("writing the journal", &error))?;
+            }
             transaction.consume("committing", |transaction| {
                 transaction.commit().map_err(failed("committing"))
             })?;
@@ -292,8 +299,10 @@ impl Committer {
         } else {
             self.checkpoint(writer, transaction)?;
         }
-        self.publish(writer)?;
-        if !effects.dropped_cells.is_empty() {
+        if journaled || !planted(Mutant::SnapshotReused) {
+            self.publish(writer)?;
+        }
+        if !effects.dropped_cells.is_empty() && !planted(Mutant::CellNotErased) {
             self.container
                 .erase_cells(&effects.dropped_cells)
                 .map_err(cells_failed("erasing shred cells"))?;
@@ -569,7 +578,7 @@ fn commit_checkpoint(
     Transaction::new(boundary, &transaction, Arc::clone(place)).put_fact(FACT_GENERATION, generation)?;
     transaction.consume("committing", |mut transaction| {
         set_durability(&mut transaction, Durability::Immediate, "committing")?;
-        transaction.set_two_phase_commit(true);
+        transaction.set_two_phase_commit(!planted(Mutant::CheckpointInOnePhase));
         transaction.set_quick_repair(true);
         transaction.commit().map_err(failed("committing"))
     })

@@ -2,6 +2,7 @@
 
 use crate::crypto::PlaceKey;
 use crate::error::{Error, Result};
+use crate::mutant::{Mutant, planted};
 use crate::storage::boundary::{Boundary, Guarded, holding};
 use crate::storage::container::{CellNumber, ContainerError};
 use crate::storage::records::{self, Record};
@@ -275,6 +276,7 @@ impl<'t> Transaction<'t> {
                 });
             match found {
                 Some(None) => Ok(true),
+                _ if planted(Mutant::RowOverwritten) => Ok(true),
                 Some(Some(other)) => {
                     open.insert(key, &other[..]).map_err(failed("writing a row"))?;
                     Ok(false)
@@ -329,7 +331,11 @@ impl<'t> Transaction<'t> {
 
     /// Gives up a cell: it is overwritten as soon as this transaction is durable.
     pub(crate) fn drop_cell(&mut self, cell: CellNumber) -> Result<()> {
-        self.put(Table::CellsErasing, &tables::cell(cell.0), &[])?;
+        let table = match planted(Mutant::CellReusedEarly) {
+            true => Table::CellsFree,
+            false => Table::CellsErasing,
+        };
+        self.put(table, &tables::cell(cell.0), &[])?;
         self.effects.dropped_cells.push(cell);
         Ok(())
     }

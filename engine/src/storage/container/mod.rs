@@ -112,6 +112,8 @@ use geometry::{HEADER_BYTES, JOURNAL_OFFSET, Layout, SEGMENT_BYTES, SEGMENTS_OFF
 use header::Header;
 use tags::Tags;
 
+use crate::mutant::{Mutant, planted};
+
 /// An open container. Cheap to clone; all clones, and the page files made from it, are one.
 #[derive(Clone)]
 pub(crate) struct Container {
@@ -289,7 +291,9 @@ impl Inner {
         // The copy that the last update wrote and synced first is the one that this update writes last.
         let first = sequence % 2;
         self.disk.write_at(first * HEADER_BYTES, &bytes, doing)?;
-        self.disk.sync(doing)?;
+        if !planted(Mutant::HeaderCopiesTogether) {
+            self.disk.sync(doing)?;
+        }
         // Unsynced: until some later sync, the first copy is good and the second is torn or older.
         self.disk.write_at((1 - first) * HEADER_BYTES, &bytes, doing)?;
         writer.sequence = sequence;
