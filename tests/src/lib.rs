@@ -6,9 +6,11 @@ pub mod env;
 pub mod explore;
 pub mod gate;
 pub mod kms;
+pub mod left_out;
 pub mod life;
 pub mod model;
 pub mod observe;
+pub mod past;
 pub mod power;
 
 /// The examples in the project's README compile.

@@ -1,4 +1,5 @@
-//! A real process, killed by signal 9 while it re-wraps and writes: nothing acknowledged is lost, nothing is done twice.
+//! A real process, killed by signal 9 while it re-wraps and writes, while it opens, closes or creates a store, and in the middle
+//! of any kind of change: nothing acknowledged is lost, nothing is done twice.
 
 #![allow(
     clippy::print_stdout,
@@ -10,6 +11,8 @@ mod common;
 use common::{assert_sound, check_filled, fill};
 use keystead::{AuditEvent, Backend, EpochState, Store, StoreOptions};
 use keystead_managed::ManagedBackend;
+use keystead_tests::observe::{observe, verify};
+use keystead_tests::past::{Past, keyring_options};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -35,8 +38,8 @@ fn random(seed: u64, index: u64) -> u64 {
     u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap())
 }
 
-#[test]
-fn fifty_kills_during_a_re_wrap_of_20_000_secrets_lose_nothing_and_repeat_nothing() {
+/// `KEYSTEAD_SEED`, else one from the system, so that each run kills elsewhere. Printed, so that it can be repeated.
+fn seed() -> u64 {
     let seed = std::env::var("KEYSTEAD_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
@@ -48,6 +51,12 @@ fn fifty_kills_during_a_re_wrap_of_20_000_secrets_lose_nothing_and_repeat_nothin
             u64::from_le_bytes(bytes)
         });
     println!("KEYSTEAD_SEED={seed}");
+    seed
+}
+
+#[test]
+fn fifty_kills_during_a_re_wrap_of_20_000_secrets_lose_nothing_and_repeat_nothing() {
+    let seed = seed();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.keystead");
     {
@@ -147,4 +156,167 @@ fn moved_in_batches(acme: &keystead::Organization) -> u64 {
             }
         }
     }
+}
+
+/// What the process was doing when it was killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Doing {
+    Opening,
+    Working,
+    Closing,
+}
+
+/// Actions of a run that nobody kills.
+const ACTIONS: u64 = 12;
+
+#[test]
+fn kills_while_it_opens_works_or_closes_lose_nothing_of_any_kind_of_change() {
+    let seed = seed();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.keystead");
+    drop(keyring_options(directory.path()).create(&path).unwrap());
+    let mut past = Past::new(seed);
+    let mut killed: BTreeMap<Doing, u64> = BTreeMap::new();
+    let mut acknowledged = 0;
+    // How long opening and closing take here, from the runs that were let go on.
+    let mut usual = [
+        (Doing::Opening, 5_000),
+        (Doing::Working, 3_000),
+        (Doing::Closing, 5_000),
+    ];
+    for run in 0..60 {
+        let index = usize::try_from(run % 3).unwrap();
+        let (doing, micros) = usual[index];
+        let dice = random(seed, run);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_life-child"))
+            .args(["live".as_ref(), path.as_os_str(), directory.path().as_os_str()])
+            .args([seed.to_string(), past.to_string(), ACTIONS.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
+        let mut seen: Vec<String> = Vec::new();
+        let mut until = |line: &str, times: u64, seen: &mut Vec<String>| {
+            let count = |seen: &Vec<String>| seen.iter().filter(|other| *other == line).count() as u64;
+            while count(seen) < times {
+                match lines.next() {
+                    Some(next) => seen.push(next),
+                    None => break,
+                }
+            }
+        };
+        match doing {
+            Doing::Opening => until("opening", 1, &mut seen),
+            Doing::Working => until("done", dice % ACTIONS, &mut seen),
+            Doing::Closing => until("closing", 1, &mut seen),
+        }
+        let began = std::time::Instant::now();
+        let is_watched = run < 3;
+        if is_watched {
+            let ends = [("open", 1), ("done", ACTIONS), ("closed", 1)][index];
+            until(ends.0, ends.1, &mut seen);
+            usual[index].1 = u64::try_from(began.elapsed().as_micros()).unwrap().max(500);
+        } else {
+            std::thread::sleep(Duration::from_micros(random(dice, 1) % (micros * 5 / 4)));
+        }
+        child.kill().unwrap();
+        seen.extend(lines);
+        child.wait().unwrap();
+        let has = |line: &str| seen.iter().any(|other| other == line);
+        let was = match (has("open"), has("closing"), has("closed")) {
+            (_, _, true) => None,
+            (_, true, false) => Some(Doing::Closing),
+            (true, false, false) => Some(Doing::Working),
+            (false, false, false) => Some(Doing::Opening),
+        };
+        if let Some(was) = was {
+            *killed.entry(was).or_default() += 1;
+        }
+
+        let done = u32::try_from(seen.iter().filter(|line| *line == "done").count()).unwrap();
+        acknowledged += done;
+        let story =
+            format!("KEYSTEAD_SEED={seed}, run {run} after {past}, {done} actions acknowledged, then killed");
+        let (model, in_flight) = past.future().nth(done as usize).expect("the future has no end");
+        // Every other run finds what was killed as it was left: a copy is looked at.
+        let copy = directory.path().join("copy.keystead");
+        let look_at = if run % 2 == 0 { &path } else { &copy };
+        if run % 2 == 1 {
+            std::fs::copy(&path, &copy).unwrap();
+        }
+        let store = keyring_options(directory.path())
+            .open(look_at)
+            .unwrap_or_else(|error| panic!("{story}: {error}"));
+        let view = observe(&store).unwrap_or_else(|wrong| panic!("{story}: {wrong}"));
+        if view == model.view {
+            past.note(done);
+        } else {
+            assert!(
+                view == model.after(&in_flight).view,
+                "{story}: neither what was acknowledged nor that with {in_flight:?} is there"
+            );
+            past.note(done + 1);
+        }
+        verify(&store).unwrap_or_else(|wrong| panic!("{story}: {wrong}"));
+    }
+    println!("{acknowledged} changes acknowledged, 0 lost; killed while {killed:?}");
+    for doing in [Doing::Opening, Doing::Working, Doing::Closing] {
+        assert!(
+            killed.contains_key(&doing),
+            "never killed while {doing:?}: {killed:?}"
+        );
+    }
+}
+
+#[test]
+fn a_process_killed_while_it_creates_a_store_leaves_one_or_none() {
+    let seed = seed();
+    let (mut whole, mut none) = (0, 0);
+    let mut usual = 20_000;
+    for run in 0..30 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.keystead");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_life-child"))
+            .args(["create".as_ref(), path.as_os_str(), directory.path().as_os_str()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
+        assert_eq!(lines.next().unwrap(), "creating");
+        let began = std::time::Instant::now();
+        if run == 0 {
+            assert_eq!(lines.next().unwrap(), "created");
+            usual = u64::try_from(began.elapsed().as_micros()).unwrap();
+        } else {
+            std::thread::sleep(Duration::from_micros(random(seed, run) % (usual * 5 / 4)));
+        }
+        child.kill().unwrap();
+        let created = run == 0 || lines.any(|line| line == "created");
+        child.wait().unwrap();
+        if path.exists() {
+            whole += 1;
+        } else {
+            assert!(!created, "KEYSTEAD_SEED={seed}, run {run}: it was acknowledged");
+            none += 1;
+            for entry in std::fs::read_dir(directory.path()).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                assert!(
+                    name.starts_with(".store.keystead.creating-"),
+                    "{name} does not say what it was"
+                );
+            }
+            drop(keyring_options(directory.path()).create(&path).unwrap());
+        }
+        let store = keyring_options(directory.path()).open(&path).unwrap();
+        assert!(store.organizations(None, 10).unwrap().items.is_empty());
+        let acme = store.create_organization("acme").unwrap();
+        acme.put("a", "x").unwrap();
+        verify(&store).unwrap();
+    }
+    println!("{none} were killed before the store was there, {whole} after it");
+    assert!(none > 0, "nobody was killed while it created");
 }

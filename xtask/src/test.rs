@@ -16,7 +16,7 @@ use std::time::Instant;
 /// Everything but the benchmark, which is run by `cargo xtask bench` and brings other databases along.
 const SELECTION: [&str; 4] = ["--workspace", "--exclude", "keystead-bench", "--all-features"];
 
-/// Tests that need an emulator read the first and, when it is set to 1, write into the file that the second one names.
+/// Tests that need an emulator read the first; whatever leaves something out notes it in the file that the second one names.
 const SKIP_EMULATORS: &str = "KEYSTEAD_SKIP_EMULATORS";
 const LEFT_OUT_FILE: &str = "KEYSTEAD_LEFT_OUT_FILE";
 
@@ -135,8 +135,15 @@ impl Report {
         for (what, tally) in &self.runs {
             println!("  {what}: {tally}");
         }
-        if skip_emulators {
-            println!("\nLEFT OUT, because of --skip-emulators:");
+        if !self.left_out.is_empty() {
+            println!(
+                "\nLEFT OUT{}:",
+                if skip_emulators {
+                    ", most of it because of --skip-emulators"
+                } else {
+                    ""
+                }
+            );
             for what in &self.left_out {
                 println!("  {what}");
             }

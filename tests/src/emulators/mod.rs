@@ -59,19 +59,16 @@ pub use account::{AccessKey, Account};
 pub use install::install;
 pub use policy::{allow, trust_account, trust_web_identity, unsigned_token};
 
-use std::io::Write;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::left_out::leave_out;
 use anyhow::Context;
 use process::Process;
 use serde_json::{Value, json};
 
 /// Set to `1`, it leaves the tests out that need an emulator.
 pub const SKIP_VARIABLE: &str = "KEYSTEAD_SKIP_EMULATORS";
-
-/// The file in which tests note that they leave something out.
-const LEFT_OUT_FILE_VARIABLE: &str = "KEYSTEAD_LEFT_OUT_FILE";
 
 /// The region in which [`Emulator::account`] works.
 pub const REGION: &str = "eu-west-1";
@@ -232,32 +229,9 @@ impl Emulator {
 fn is_skipped(left_out: &str) -> bool {
     let skipped = std::env::var_os(SKIP_VARIABLE).is_some_and(|value| value == "1");
     if skipped {
-        // Past the test runner, which keeps to itself what a passing test prints with a macro.
-        let _ = writeln!(
-            std::io::stderr(),
-            "LEFT OUT because {SKIP_VARIABLE}=1: {left_out}"
-        );
-        note_left_out(left_out);
+        leave_out(left_out, &format!("{SKIP_VARIABLE}=1"));
     }
     skipped
-}
-
-/// Notes it for `cargo xtask test`, which says at its end what was left out, and which test did: by process and thread.
-fn note_left_out(left_out: &str) {
-    let Some(path) = std::env::var_os(LEFT_OUT_FILE_VARIABLE) else {
-        return;
-    };
-    let thread = std::thread::current();
-    let test = format!("{} {}", std::process::id(), thread.name().unwrap_or("?"));
-    let note = || {
-        let mut file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)?;
-        // In one write, so that the lines of tests that run at the same time stay whole.
-        file.write_all(format!("{test}\t{left_out}\n").as_bytes())
-    };
-    note().unwrap_or_else(|error| panic!("noting in {} what is left out: {error}", path.display()));
 }
 
 /// Waits before something is looked at again.
