@@ -58,7 +58,8 @@ impl fmt::Debug for Label {
 
 /// What [`derive_pair`] gives: the key to seal and open with, and what proves it the right one.
 pub(crate) struct Derived {
-    pub(crate) key: Zeroizing<[u8; KEY_LEN]>,
+    /// In the heap: moving it leaves no copy on the stack.
+    pub(crate) key: Box<Zeroizing<[u8; KEY_LEN]>>,
     pub(crate) commitment: Commitment,
 }
 
@@ -69,7 +70,8 @@ pub(crate) struct Derived {
 /// a context longer than 32 bytes is hashed by the caller.
 ///
 /// The hash's state held the key, and is erased before this returns: 120 of the 200 ns that a derivation takes
-/// (x86-64). What BLAKE3 leaves in its own stack frames is not.
+/// (x86-64). What BLAKE3 leaves in its own stack frames is
+/// erased by [`wiping_stack`](super::wiping_stack) around the caller.
 pub(crate) fn derive_pair(label: &Label, key: &[u8; KEY_LEN], context: &[u8; 32]) -> Derived {
     let mut hasher = label.hasher();
     hasher.update(key).update(context);
@@ -81,7 +83,7 @@ pub(crate) fn derive_pair(label: &Label, key: &[u8; KEY_LEN], context: &[u8; 32]
     reader.zeroize();
 
     let (derived_key, commitment) = output.split_at(KEY_LEN);
-    let mut key = Zeroizing::new([0; KEY_LEN]);
+    let mut key = Box::new(Zeroizing::new([0; KEY_LEN]));
     key.copy_from_slice(derived_key);
     let mut bytes = [0; 32];
     bytes.copy_from_slice(commitment);

@@ -7,6 +7,7 @@
 //!   them, and a wrap to its context where the KMS does not.
 //! - [`chunk_nonce`]: the nonces of a value, sealed in one chunk or in many.
 //! - [`SecretBytes`]: bytes that are erased when they are dropped.
+//! - [`wiping_stack`]: erases what all of this leaves on the stack.
 //!
 //! Nothing here draws randomness, reads a clock or keeps a key: keys come in by reference, and what is derived from
 //! them is erased when it is dropped.
@@ -14,6 +15,7 @@
 mod aead;
 mod derive;
 mod secret_bytes;
+mod stack;
 mod stream;
 
 pub(crate) use aead::{Cipher, TAG_LEN};
@@ -22,6 +24,7 @@ pub(crate) use derive::{
     context_hash, derive_pair, place_tag,
 };
 pub use secret_bytes::SecretBytes;
+pub(crate) use stack::wiping_stack;
 pub(crate) use stream::chunk_nonce;
 
 /// Length in bytes of every key: epoch keys, data keys and all that is derived from them.

@@ -8,8 +8,8 @@ use crate::names::{EpochNumber, OrganizationId, StoreId, Version};
 use crate::storage::records::DataKeyRow;
 use zeroize::Zeroizing;
 
-/// 256 random bits that seal one value.
-pub(crate) type DataKey = Zeroizing<[u8; KEY_LEN]>;
+/// 256 random bits that seal one value. In the heap: moving them leaves no copy on the stack.
+pub(crate) type DataKey = Box<Zeroizing<[u8; KEY_LEN]>>;
 
 /// Which version a data key is for: it opens nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +39,8 @@ impl DataKeyPlace {
 
 /// Fresh random bytes for a data key.
 pub(crate) fn generate(env: &dyn Env) -> Result<DataKey> {
-    let mut key = Zeroizing::new([0; KEY_LEN]);
-    env.fill_random(&mut *key).map_err(Error::Randomness)?;
+    let mut key = DataKey::default();
+    env.fill_random(&mut **key).map_err(Error::Randomness)?;
     Ok(key)
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn seal_with_nonce(
     nonce: [u8; 12],
 ) -> DataKeyRow {
     let mut buffer = Vec::with_capacity(48);
-    buffer.extend_from_slice(&**key);
+    buffer.extend_from_slice(&***key);
     cipher.seal(&nonce, &place.associated_data(epoch), &mut buffer);
     let mut sealed = [0; 48];
     sealed.copy_from_slice(&buffer);
@@ -79,7 +79,7 @@ pub(crate) fn open(cipher: &Cipher, place: &DataKeyPlace, row: &DataKeyRow) -> O
     let opened = cipher
         .open_in_place(&row.nonce, &place.associated_data(row.epoch), &mut *buffer)
         .ok()?;
-    let mut key = Zeroizing::new([0; KEY_LEN]);
+    let mut key = DataKey::default();
     key.copy_from_slice(buffer.get(..opened)?);
     Some(key)
 }

@@ -1,6 +1,6 @@
 //! What the engine asks of a KMS: probe, wrap, unwrap; with deadlines, retries and a context that names the place.
 
-use crate::crypto::{EPOCH_WRAPPING_KEY, derive_pair};
+use crate::crypto::{EPOCH_WRAPPING_KEY, derive_pair, wiping_stack};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::keyring::registry::{OpenInstance, RegisteredKey, Registry, kms_error};
@@ -283,9 +283,6 @@ pub(crate) fn derive_wrapping_key(
             BackendError::new(ErrorCode::WrongKey, "it has not 32 bytes"),
         )
     })?;
-    Ok(derive_pair(
-        &EPOCH_WRAPPING_KEY,
-        bytes,
-        &derivation_context(store, key, epoch),
-    ))
+    let context = derivation_context(store, key, epoch);
+    Ok(wiping_stack(|| derive_pair(&EPOCH_WRAPPING_KEY, bytes, &context)))
 }

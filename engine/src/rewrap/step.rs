@@ -4,7 +4,7 @@
 //! record, so a crash anywhere repeats nothing: a batch is there with its cursor, or neither is.
 
 use crate::audit::{self, Attribution, AuditEvent};
-use crate::crypto::Cipher;
+use crate::crypto::{Cipher, wiping_stack};
 use crate::env::now_ms;
 use crate::error::{Error, Result};
 use crate::keyring::cache::EpochKey;
@@ -242,7 +242,7 @@ impl Mover {
         let parts = std::thread::scope(|spawn| {
             let working: Vec<_> = found
                 .chunks(share)
-                .map(|part| spawn.spawn(move || self.seal(scope, part)))
+                .map(|part| spawn.spawn(move || wiping_stack(|| self.seal(scope, part))))
                 .collect();
             working
                 .into_iter()

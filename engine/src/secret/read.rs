@@ -1,6 +1,6 @@
 //! `get`, `list`, `history`: on a shared snapshot, never waiting for a writer.
 
-use crate::crypto::{Commitment, SecretBytes};
+use crate::crypto::{Commitment, SecretBytes, wiping_stack};
 use crate::error::{Error, Result};
 use crate::keyring::data_key::{self, DataKey, DataKeyPlace};
 use crate::names::{self, SecretPath, Version};
@@ -103,8 +103,10 @@ pub(crate) fn open(scope: &Scope, path: &SecretPath, version: Option<Version>) -
         });
     }
     let data_key = || open_data_key(scope, &snapshot, path, secret.secret_id, version);
-    let opened = snapshot.get_with(Table::Versions, &key, |row| {
-        open_row(scope, &snapshot, path, secret.secret_id, version, row, data_key)
+    let opened = wiping_stack(|| {
+        snapshot.get_with(Table::Versions, &key, |row| {
+            open_row(scope, &snapshot, path, secret.secret_id, version, row, data_key)
+        })
     })?;
     opened.ok_or_else(|| damaged_version(path, version, "its row is missing"))
 }
@@ -276,8 +278,7 @@ pub(crate) fn read_chunk(
             &format!("its chunk {index} is missing"),
         ));
     };
-    chunks
-        .open(index, index + 1 == count, &mut sealed)
+    wiping_stack(|| chunks.open(index, index + 1 == count, &mut sealed))
         .ok_or_else(|| damaged_version(path, version, &format!("its chunk {index} does not open")))?;
     Ok(SecretBytes::from(sealed))
 }

@@ -4,7 +4,7 @@
 //! the last commit makes the version. A writer that is dropped, or dies with its process, leaves an upload record behind, by
 //! which its chunks are found and removed.
 
-use crate::crypto::{Derived, SecretBytes};
+use crate::crypto::{Derived, SecretBytes, wiping_stack};
 use crate::env::now_ms;
 use crate::error::{Error, Result};
 use crate::keyring::data_key::{self, DataKey};
@@ -44,7 +44,7 @@ pub struct SecretWriter {
     path: SecretPath,
     options: PutOptions,
     value_id: ValueId,
-    key: DataKey,
+    key: Arc<DataKey>,
     content: Derived,
     /// At most one chunk of plaintext: a chunk is sealed when it is known whether it is the last.
     pending: Vec<u8>,
@@ -63,8 +63,11 @@ impl SecretWriter {
             .env()
             .fill_random(&mut value_id)
             .map_err(Error::Randomness)?;
-        let key = data_key::generate(scope.env())?;
-        let content = content_key(scope.store(), ContentPlace::Chunked { value_id }, &key);
+        let (key, content) = wiping_stack(|| {
+            let key = data_key::generate(scope.env())?;
+            let content = content_key(scope.store(), ContentPlace::Chunked { value_id }, &key);
+            Ok::<_, Error>((Arc::new(key), content))
+        })?;
         Ok(Self {
             scope: scope.clone(),
             path,
@@ -90,7 +93,7 @@ impl SecretWriter {
         self.seal_pending(true)?;
         self.commit_sealed(CHUNKS_PER_COMMIT)?;
         let last_chunks: Arc<Vec<(u32, Vec<u8>)>> = Arc::new(self.take_sealed());
-        let (path, options, key) = (self.path.clone(), self.options.clone(), self.key.clone());
+        let (path, options, key) = (self.path.clone(), self.options.clone(), Arc::clone(&self.key));
         let body = NewBody::Chunked {
             value_id: self.value_id,
             chunks: self.next_index,
@@ -99,20 +102,23 @@ impl SecretWriter {
         let scope = &self.scope;
         let value_id = self.value_id;
         let version = with_active_epoch(scope, |epoch_key| {
-            let (scope, path, options, key) = (scope.clone(), path.clone(), options.clone(), key.clone());
+            let (scope, path, options, key) =
+                (scope.clone(), path.clone(), options.clone(), Arc::clone(&key));
             let last_chunks = Arc::clone(&last_chunks);
             scope.core.committer.clone().submit(move |transaction| {
-                let mut writer = Writer::begin(&scope, transaction, &epoch_key)?;
-                let actual = writer.secret(&path)?.map_or(0, |secret| secret.latest.get());
-                writer.check_expectation(&path, options.expect, actual)?;
-                writer.check_wraps(1)?;
-                put_chunks(&scope, writer.transaction(), &value_id, &last_chunks)?;
-                writer
-                    .transaction()
-                    .remove(Table::Uploads, &tables::upload(scope.org, &value_id))?;
-                let version = writer.put_version(&path, &options, &key, body)?;
-                writer.finish()?;
-                Ok(version)
+                wiping_stack(|| {
+                    let mut writer = Writer::begin(&scope, transaction, &epoch_key)?;
+                    let actual = writer.secret(&path)?.map_or(0, |secret| secret.latest.get());
+                    writer.check_expectation(&path, options.expect, actual)?;
+                    writer.check_wraps(1)?;
+                    put_chunks(&scope, writer.transaction(), &value_id, &last_chunks)?;
+                    writer
+                        .transaction()
+                        .remove(Table::Uploads, &tables::upload(scope.org, &value_id))?;
+                    let version = writer.put_version(&path, &options, &key, body)?;
+                    writer.finish()?;
+                    Ok(version)
+                })
             })
         })?;
         self.finished = true;
@@ -120,9 +126,14 @@ impl SecretWriter {
     }
 
     fn seal_pending(&mut self, last: bool) -> Result<()> {
-        let chunks = Chunks::new(self.scope.store(), self.scope.org, &self.value_id, &self.content);
-        self.sealed
-            .push(chunks.seal(self.next_index, last, &self.pending));
+        let sealed = wiping_stack(|| {
+            Chunks::new(self.scope.store(), self.scope.org, &self.value_id, &self.content).seal(
+                self.next_index,
+                last,
+                &self.pending,
+            )
+        });
+        self.sealed.push(sealed);
         self.next_index += 1;
         self.pending.zeroize();
         Ok(())

@@ -1,7 +1,7 @@
 //! `put`: a new version with a data key of its own, wrapped by the active epoch; one commit, with its audit record.
 
 use crate::audit::{self, AuditEvent};
-use crate::crypto::SecretBytes;
+use crate::crypto::{SecretBytes, wiping_stack};
 use crate::env::now_ms;
 use crate::error::{Error, Result};
 use crate::keyring::cache::EpochKey;
@@ -81,15 +81,17 @@ fn put_all(scope: &Scope, puts: Vec<BatchPut>) -> Result<Vec<Version>> {
     with_active_epoch(scope, |key| {
         let (scope, puts) = (scope.clone(), Arc::clone(&puts));
         scope.core.committer.clone().submit(move |transaction| {
-            let mut writer = Writer::begin(&scope, transaction, &key)?;
-            // Every expectation is looked at before anything is written: a batch that fails changes nothing.
-            writer.check_expectations(&puts)?;
-            let versions = puts
-                .iter()
-                .map(|put| writer.put(put))
-                .collect::<Result<Vec<_>>>()?;
-            writer.finish()?;
-            Ok(versions)
+            wiping_stack(|| {
+                let mut writer = Writer::begin(&scope, transaction, &key)?;
+                // Every expectation is looked at before anything is written: a batch that fails changes nothing.
+                writer.check_expectations(&puts)?;
+                let versions = puts
+                    .iter()
+                    .map(|put| writer.put(put))
+                    .collect::<Result<Vec<_>>>()?;
+                writer.finish()?;
+                Ok(versions)
+            })
         })
     })
 }
