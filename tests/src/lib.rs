@@ -8,6 +8,7 @@ pub mod gate;
 pub mod kms;
 pub mod left_out;
 pub mod life;
+pub mod masking;
 pub mod model;
 pub mod observe;
 pub mod past;

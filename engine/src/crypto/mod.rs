@@ -24,7 +24,7 @@ pub(crate) use derive::{
     context_hash, derive_pair, place_tag,
 };
 pub use secret_bytes::SecretBytes;
-pub(crate) use stack::wiping_stack;
+pub(crate) use stack::{wiping_registers, wiping_stack};
 pub(crate) use stream::chunk_nonce;
 
 /// Length in bytes of every key: epoch keys, data keys and all that is derived from them.

@@ -4,6 +4,7 @@
 //! longer; then the call is interrupted, and if it still does not return, its thread is left to it and the caller gets an
 //! error. Whatever such a call holds, it owns: nothing is freed under it.
 
+use crate::crypto::wiping_registers;
 use keystead_backend::{BackendError, CancelFlag, ErrorCode};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -168,7 +169,10 @@ fn work(shared: &Shared) {
         drop(state);
         // A panic of a backend that is linked statically must not cost the pool a thread; its caller sees the channel
         // closed.
-        drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(task.run)));
+        // What passed through here is a key, and this thread now waits.
+        drop(wiping_registers(|| {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(task.run))
+        }));
         state = shared.lock();
         if task.fate.abandoned.load(Ordering::SeqCst) {
             state.abandoned -= 1;

@@ -1,12 +1,16 @@
 //! A world whose every secret is known and watched: the clock and the randomness, the KMS, the disk, the values.
+#![allow(dead_code, reason = "each test file uses its part of this")]
 
-use keystead::backend::{
-    BackendError, Call, Capabilities, Context, Description, ErrorCode, KeyBackend, KeyInstance, LockedBytes,
-    OpenRequest, Status, Wrapped,
-};
+mod life;
+
+#[allow(unused_imports, reason = "each test file uses its part of this")]
+pub(crate) use life::{live, read_everything, read_everything_well};
+
+use keystead::backend::ErrorCode;
 use keystead::simulation::Disk;
 use keystead::{Backend, Env, Store, StoreOptions};
 use keystead_tests::env::SimulatedEnv;
+use keystead_tests::masking::MaskingKms;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +25,8 @@ pub(crate) struct WatchedWorld {
     env: Arc<WatchedEnv>,
     kms: MaskingKms,
     disk: Arc<WatchedDisk>,
+    /// What people were told: every error, in every form.
+    told: Arc<Mutex<String>>,
 }
 
 impl WatchedWorld {
@@ -32,14 +38,9 @@ impl WatchedWorld {
                 inner: SimulatedEnv::new(seed),
                 drawn: Mutex::default(),
             }),
-            kms: MaskingKms {
-                state: Arc::new(Mutex::new(KmsState {
-                    binds_context,
-                    fails: None,
-                    another_key: false,
-                })),
-            },
+            kms: MaskingKms::new(binds_context),
             disk: Arc::default(),
+            told: Arc::default(),
         }
     }
 
@@ -58,17 +59,60 @@ impl WatchedWorld {
 
     /// Every call fails with this code from now on.
     pub(crate) fn kms_fails(&self, code: Option<ErrorCode>) {
-        lock(&self.kms.state).fails = code;
+        self.kms.fail(code);
     }
 
     /// Unwraps answer a key that was never wrapped.
     pub(crate) fn kms_answers_another_key(&self, another: bool) {
-        lock(&self.kms.state).another_key = another;
+        self.kms.answer_another_key(another);
     }
 
     /// Long enough for a remembered failure to be forgotten.
     pub(crate) fn pass_time(&self) {
         self.env.inner.advance(Duration::from_secs(2));
+    }
+
+    /// Flips a bit of the disk; again, and it is as it was.
+    pub(crate) fn flip(&self, byte: usize, bit: u32) {
+        lock(&self.disk.state).bytes[byte] ^= 1 << bit;
+    }
+
+    /// What stands on the disk, to be [restored](Self::restore_disk).
+    pub(crate) fn copy_disk(&self) -> Vec<u8> {
+        lock(&self.disk.state).bytes.clone()
+    }
+
+    pub(crate) fn restore_disk(&self, bytes: Vec<u8>) {
+        lock(&self.disk.state).bytes = bytes;
+    }
+
+    pub(crate) fn disk_bytes(&self) -> usize {
+        lock(&self.disk.state).bytes.len()
+    }
+
+    /// Something failed, as it should; what its error says is kept.
+    #[track_caller]
+    pub(crate) fn refused<T>(&self, outcome: keystead::Result<T>) {
+        self.tell(&outcome.err().expect("it should fail"));
+    }
+
+    /// Keeps what an error says: to people, to programmers, and of its causes.
+    pub(crate) fn tell(&self, error: &dyn std::error::Error) {
+        let mut told = lock(&self.told);
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            *told += &format!("{error}\n{error:?}\n{error:#?}\n");
+            cause = error.source();
+        }
+    }
+
+    /// Keeps what something shows of itself to programmers.
+    pub(crate) fn tell_debug(&self, shown: &dyn std::fmt::Debug) {
+        *lock(&self.told) += &format!("{shown:?}\n{shown:#?}\n");
+    }
+
+    pub(crate) fn told(&self) -> String {
+        lock(&self.told).clone()
     }
 
     /// Whether it was written to the disk in clear: a shred key, then.
@@ -187,113 +231,8 @@ fn watch_derived(what: &str, key: &[u8; KEY_BYTES], context: &[&[u8]]) {
     keystead_canary::watch(&format!("{COMMITMENT} {name}"), &derived[KEY_BYTES..]);
 }
 
-/// A KMS that keeps nothing: a wrap is the plaintext under a mask, which is all that its keys differ in.
-#[derive(Debug, Clone)]
-struct MaskingKms {
-    state: Arc<Mutex<KmsState>>,
-}
-
-#[derive(Debug)]
-struct KmsState {
-    binds_context: bool,
-    fails: Option<ErrorCode>,
-    another_key: bool,
-}
-
-impl KeyBackend for MaskingKms {
-    fn describe(&self) -> Description {
-        let mut description = Description::new("masking", "1");
-        description.capabilities = Capabilities {
-            binds_context: lock(&self.state).binds_context,
-            ..Capabilities::default()
-        };
-        description
-    }
-
-    fn open(&self, request: OpenRequest<'_>) -> Result<Box<dyn KeyInstance>, BackendError> {
-        Ok(Box::new(MaskingKey {
-            state: self.state.clone(),
-            config: request.config.to_owned(),
-        }))
-    }
-}
-
-struct MaskingKey {
-    state: Arc<Mutex<KmsState>>,
-    config: String,
-}
-
-impl MaskingKey {
-    fn check(&self) -> Result<(), BackendError> {
-        match lock(&self.state).fails {
-            Some(code) => Err(BackendError::new(code, "the KMS of the test was told to fail")),
-            None => Ok(()),
-        }
-    }
-
-    fn mask(&self, context: &Context, len: usize) -> Vec<u8> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.config.as_bytes());
-        if lock(&self.state).binds_context {
-            hasher.update(&context.canonical_bytes());
-        }
-        let mut mask = vec![0; len];
-        hasher.finalize_xof().fill(&mut mask);
-        mask
-    }
-}
-
-impl KeyInstance for MaskingKey {
-    fn status(&self, _call: &Call) -> Result<Status, BackendError> {
-        self.check()?;
-        Ok(Status {
-            key_id: "mask".into(),
-            detail: String::new(),
-        })
-    }
-
-    fn wrap(&self, _call: &Call, context: &Context, plaintext: &[u8]) -> Result<Wrapped, BackendError> {
-        self.check()?;
-        let mut blob = self.mask(context, plaintext.len());
-        let tag = blake3::keyed_hash(&[7; 32], &blob);
-        blob.iter_mut()
-            .zip(plaintext)
-            .for_each(|(mask, byte)| *mask ^= byte);
-        blob.extend_from_slice(tag.as_bytes());
-        Ok(Wrapped {
-            blob,
-            key_id: "mask".into(),
-            metadata: Vec::new(),
-        })
-    }
-
-    fn unwrap(
-        &self,
-        _call: &Call,
-        context: &Context,
-        wrapped: &Wrapped,
-    ) -> Result<LockedBytes, BackendError> {
-        self.check()?;
-        let len = wrapped.blob.len().saturating_sub(32);
-        let mask = self.mask(context, len);
-        if blake3::keyed_hash(&[7; 32], &mask) != wrapped.blob[len..] {
-            return Err(BackendError::new(
-                ErrorCode::InvalidCiphertext,
-                "not under this key and context",
-            ));
-        }
-        let another = u8::from(lock(&self.state).another_key);
-        LockedBytes::fill_with(len, |out| {
-            for ((out, sealed), mask) in out.iter_mut().zip(&wrapped.blob).zip(&mask) {
-                *out = sealed ^ mask ^ another;
-            }
-            Ok(())
-        })
-    }
-}
-
 /// A disk in memory that remembers which watched secrets were written to it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct WatchedDisk {
     state: Mutex<DiskState>,
 }
@@ -302,6 +241,12 @@ struct WatchedDisk {
 struct DiskState {
     bytes: Vec<u8>,
     secrets: BTreeSet<String>,
+}
+
+impl std::fmt::Debug for WatchedDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WatchedDisk")
+    }
 }
 
 impl Disk for WatchedDisk {
