@@ -1,5 +1,6 @@
 //! A real process with a cached epoch key, its memory, and its real core dump.
 #![cfg(target_os = "linux")]
+#![allow(clippy::print_stdout, reason = "a test says how it went about it")]
 
 use keystead::Env;
 use keystead_tests::env::SimulatedEnv;

@@ -30,6 +30,8 @@
 //! | 6 interface | the one symbol; an ABI version that both speak; a table of full size; no required entry null | a wrong pointer is a crash | `negotiation.rs` |
 //! | 7 description | JSON; a name; sizes within bounds; capabilities that agree with the table | the sizes decide how much memory each call takes | `negotiation.rs` |
 //!
+//! Which test tries to get past which step: `docs/threat-model.md`, section Plugins.
+//!
 //! Then, in each call (`guest.rs`, `loaded.rs`, `inputs.rs`, `room.rs`): the room for the largest answer has a canary behind it, lengths are checked against
 //! capacities, text against UTF-8, unknown codes read as `INTERNAL`, and an unwrapped key goes into locked memory without
 //! a stop elsewhere. A plugin that wrote beyond its room is not called again in this process.

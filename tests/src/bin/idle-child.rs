@@ -6,7 +6,7 @@
 use keystead::{Backend, Store};
 use keystead_tests::env::SimulatedEnv;
 use keystead_tests::masking::MaskingKms;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 fn main() -> anyhow::Result<()> {
@@ -33,7 +33,7 @@ fn main() -> anyhow::Result<()> {
         .chain(*b"...")
         .collect();
     let hex: String = copy.iter().map(|byte| format!("{byte:02x}")).collect();
-    println!("idle {} {hex}", store.id());
+    writeln!(std::io::stdout(), "idle {} {hex}", store.id())?;
     std::io::stdin().read_to_end(&mut Vec::new())?;
     std::hint::black_box((&copy, &secret));
     std::process::abort();

@@ -196,6 +196,18 @@ fn what_is_no_regular_file_is_refused_and_a_pipe_is_not_waited_for() {
         .expect("mkfifo runs");
     assert!(made.success());
     assert!(matches!(place.refusal("pipe.so"), Refusal::NotAFile));
+    // Devices, for which reading has effects or no end.
+    for device in ["/dev/null", "/dev/zero"] {
+        assert!(
+            matches!(open(Path::new(device)), Err(Refusal::NotAFile)),
+            "{device}"
+        );
+    }
+    let _socket = std::os::unix::net::UnixListener::bind(place.path("socket.so")).expect("made");
+    assert!(matches!(
+        place.refusal("socket.so"),
+        Refusal::Open { .. } | Refusal::NotAFile
+    ));
 }
 
 #[test]
@@ -212,4 +224,45 @@ fn what_is_not_there_is_named_with_the_component_that_is_missing() {
             "{refusal}"
         );
     }
+}
+
+#[test]
+fn a_hard_link_is_judged_by_the_owner_and_the_mode_of_the_file_that_it_leads_to() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("other")).expect("made");
+    place.make("other/file");
+    std::fs::hard_link(place.path("other/file"), place.path("linked.so")).expect("made");
+    assert!(place.open("linked.so").is_ok());
+    place.mode("other/file", 0o666);
+    assert!(matches!(place.refusal("linked.so"), Refusal::Writable { .. }));
+    place.mode("other/file", 0o644);
+    // Somebody else's file in our directory: who owns it can write to it.
+    let us = rustix::process::geteuid().as_raw();
+    if us == 0 {
+        std::os::unix::fs::chown(place.path("other/file"), Some(12_345), None).expect("root may");
+        assert!(matches!(
+            place.refusal("linked.so"),
+            Refusal::Owner {
+                owner_uid: 12_345,
+                ..
+            }
+        ));
+    } else {
+        assert!(matches!(
+            open_as(&place.path("linked.so"), us + 1),
+            Err(Refusal::Owner { owner_uid, .. }) if owner_uid == us
+        ));
+    }
+}
+
+#[test]
+fn a_file_that_takes_the_checked_ones_place_is_not_the_one_that_was_opened() {
+    use std::io::Read;
+    let place = Place::new();
+    let mut opened = place.open("plugin.so").expect("in order");
+    std::fs::write(place.path("evil.so"), b"evil").expect("written");
+    std::fs::rename(place.path("evil.so"), place.path("plugin.so")).expect("swapped");
+    let mut content = String::new();
+    opened.read_to_string(&mut content).expect("readable");
+    assert_eq!(content, "plugin");
 }

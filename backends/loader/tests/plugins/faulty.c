@@ -6,9 +6,11 @@
  */
 #include "keystead_backend.h"
 
+#define _POSIX_C_SOURCE 200809L
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #ifndef VARIANT
 #define VARIANT 0 /* makes other bytes, so that the dynamic linker takes it for another library */
@@ -29,12 +31,13 @@ const int keystead_test_variant = VARIANT;
 
 struct keystead_backend_instance {
     const keystead_backend_host *host;
-    char fault[128];
+    char fault[256];
+    const char *when; /* a file: the fault is there as soon as that is */
     atomic_int interrupted;
 };
 
 static int fails(const keystead_backend_instance *instance, const char *fault) {
-    return strcmp(instance->fault, fault) == 0;
+    return strcmp(instance->fault, fault) == 0 && (instance->when == NULL || access(instance->when, F_OK) == 0);
 }
 
 static void put(keystead_backend_output *out, const void *data, uint64_t len) {
@@ -118,6 +121,17 @@ static int32_t open_instance(void *backend, const keystead_backend_open_request 
         return fail(error, KEYSTEAD_BACKEND_INTERNAL, "no memory");
     }
     memcpy(instance->fault, request->config_json.data, len);
+    if (len > 12 && memcmp(instance->fault, "{\"fault\":\"", 10) == 0) {
+        /* As a store has it: {"fault":"what@when"} */
+        char *when;
+        memmove(instance->fault, instance->fault + 10, len - 12);
+        instance->fault[len - 12] = '\0';
+        when = strchr(instance->fault, '@');
+        if (when != NULL) {
+            *when = '\0';
+            instance->when = when + 1;
+        }
+    }
     instance->host = request->host;
     if (fails(instance, "open answers nothing")) {
         free(instance);
@@ -140,9 +154,33 @@ static void close_instance(keystead_backend_instance *instance) {
     }
 }
 
+static uint8_t kept[32];
+
+/* What ends the process, or the thread. */
+static void end(const keystead_backend_instance *instance) {
+    if (fails(instance, "exits")) {
+        exit(42);
+    } else if (fails(instance, "exits at once")) {
+        _exit(43);
+    } else if (fails(instance, "aborts")) {
+        abort();
+    } else if (fails(instance, "writes where nothing is")) {
+        volatile int *volatile nowhere = (volatile int *)8;
+        *nowhere = 1;
+    } else if (fails(instance, "blocks for ever")) {
+        for (;;) {
+            pause();
+        }
+    }
+}
+
 static int32_t status(keystead_backend_instance *instance, const keystead_backend_call *call,
                       keystead_backend_status_out *out, keystead_backend_error *error) {
     put(&out->key_id, "key/1", 5);
+    if (fails(instance, "keeps the key")) {
+        /* What no check can keep it from: it was given the key. */
+        put(&out->detail, kept, sizeof kept);
+    }
     if (fails(instance, "wait")) {
         while (!call->is_cancelled(call->cancel_context)) {
             if (atomic_load(&instance->interrupted)) {
@@ -175,6 +213,10 @@ static int32_t wrap(keystead_backend_instance *instance, const keystead_backend_
     uint64_t i;
     (void)call;
     (void)context;
+    end(instance);
+    if (fails(instance, "keeps the key") && plaintext->len == sizeof kept) {
+        memcpy(kept, plaintext->data, sizeof kept);
+    }
     for (i = 0; i < plaintext->len; i++) {
         out->blob.data[i] = plaintext->data[i] ^ 0x5A;
     }
@@ -253,6 +295,14 @@ static int32_t unwrap(keystead_backend_instance *instance, const keystead_backen
         overrun(out);
     } else if (fails(instance, "unwrap claims too much")) {
         claim_too_much(out);
+    } else if (fails(instance, "unwrap answers half")) {
+        out->len /= 2;
+    } else if (fails(instance, "unwrap answers nothing")) {
+        out->len = 0;
+    } else if (fails(instance, "unwrap answers another key")) {
+        out->data[0] ^= 1;
+    } else if (fails(instance, "unwrap answers twice as much")) {
+        out->len *= 2;
     }
     return KEYSTEAD_BACKEND_OK;
 }
@@ -274,6 +324,14 @@ __attribute__((constructor)) static void leave_marker(void) {
     if (file != NULL) {
         fclose(file);
     }
+}
+#endif
+
+#ifdef NEEDS_WHAT_NOBODY_HAS
+int keystead_test_nowhere(void);
+KEYSTEAD_BACKEND_EXPORT int keystead_test_needs(void);
+int keystead_test_needs(void) {
+    return keystead_test_nowhere();
 }
 #endif
 
