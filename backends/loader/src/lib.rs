@@ -32,6 +32,8 @@
 //!
 //! Which test tries to get past which step: `docs/threat-model.md`, section Plugins.
 //!
+//! A table that the application itself offers ([`OfferedTable`]) goes through the last two steps, and from there on the same way.
+//!
 //! Then, in each call (`guest.rs`, `loaded.rs`, `inputs.rs`, `room.rs`): the room for the largest answer has a canary behind it, lengths are checked against
 //! capacities, text against UTF-8, unknown codes read as `INTERNAL`, and an unwrapped key goes into locked memory without
 //! a stop elsewhere. A plugin that wrote beyond its room is not called again in this process.
@@ -66,6 +68,8 @@ mod inputs;
 mod loaded;
 #[cfg(unix)]
 mod negotiation;
+#[cfg(unix)]
+mod offered;
 mod plugin;
 #[cfg(unix)]
 mod policy;
@@ -77,5 +81,7 @@ mod upcalls;
 
 pub use digest::{Digest, InvalidDigest, digest_file};
 pub use error::{LoadError, LoadStep, Refusal};
+#[cfg(unix)]
+pub use offered::OfferedTable;
 pub use plugin::Plugin;
 pub use source::PluginSource;

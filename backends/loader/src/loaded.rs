@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use keystead_backend::{BackendError, Description, ErrorCode, abi};
 
-use crate::Digest;
 use crate::negotiation::Table;
 use crate::room::{Fault, Room};
 
 /// The longest wait that a plugin may ask for: what is longer is a mistake, and would reach its caller's clock arithmetic.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// A plugin that passed every step.
+/// A plugin that passed every step, or a table that the application offered.
 pub(crate) struct Loaded {
     path: PathBuf,
-    digest: Digest,
     table: Table,
     description: Description,
     stopped: &'static AtomicBool,
@@ -26,14 +24,12 @@ impl Loaded {
     /// `stopped` is set once the plugin wrote where it must not: it is not called any more.
     pub(crate) fn new(
         path: &Path,
-        digest: Digest,
         stopped: &'static AtomicBool,
         table: Table,
         description: Description,
     ) -> Self {
         Self {
             path: path.to_owned(),
-            digest,
             table,
             description,
             stopped,
@@ -42,10 +38,6 @@ impl Loaded {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
-    }
-
-    pub(crate) fn digest(&self) -> Digest {
-        self.digest
     }
 
     pub(crate) fn description(&self) -> &Description {

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use keystead_backend::{Capabilities, Description, SizeLimits, abi};
 
@@ -38,18 +38,37 @@ const NAME_MAX_BYTES: usize = 64;
 
 /// Asks the plugin for its table and its description, and checks both.
 pub(crate) fn negotiate(linked: Linked) -> Result<(Table, Description), Refusal> {
-    if linked.stopped().load(Ordering::Acquire) {
+    unless_stopped(linked.stopped(), || table_and_description(interface(linked)?))
+}
+
+/// The same for a table that the application itself offers.
+///
+/// # Safety
+///
+/// `api` is null, or points to a table that keeps the rules of the header, as long as the process lives.
+pub(crate) unsafe fn negotiate_offered(
+    api: *const abi::Api,
+    stopped: &AtomicBool,
+) -> Result<(Table, Description), Refusal> {
+    // SAFETY: as the caller promises.
+    unless_stopped(stopped, || table_and_description(unsafe { read(api) }?))
+}
+
+fn unless_stopped(
+    stopped: &AtomicBool,
+    negotiate: impl FnOnce() -> Result<(Table, Description), Refusal>,
+) -> Result<(Table, Description), Refusal> {
+    if stopped.load(Ordering::Acquire) {
         return Err(Refusal::Overrun);
     }
-    let negotiated = table_and_description(linked);
+    let negotiated = negotiate();
     if matches!(negotiated, Err(Refusal::Overrun)) {
-        linked.stopped().store(true, Ordering::Release);
+        stopped.store(true, Ordering::Release);
     }
     negotiated
 }
 
-fn table_and_description(linked: Linked) -> Result<(Table, Description), Refusal> {
-    let api = interface(linked)?;
+fn table_and_description(api: abi::Api) -> Result<(Table, Description), Refusal> {
     let required = |entry| Refusal::NullEntry { entry };
     let describe = api.describe.ok_or_else(|| required("describe"))?;
     let can = |bit: u64| api.capabilities & bit != 0;
@@ -92,6 +111,14 @@ fn interface(linked: Linked) -> Result<abi::Api, Refusal> {
         abi::UNSUPPORTED_ABI => return Err(Refusal::AbiRange),
         code => return Err(Refusal::InterfaceFailed { code }),
     }
+    // SAFETY: what a plugin answers is a table, as long as the process lives.
+    unsafe { read(api) }
+}
+
+/// # Safety
+///
+/// `api` is null, or points to a table, as long as the process lives.
+unsafe fn read(api: *const abi::Api) -> Result<abi::Api, Refusal> {
     if api.is_null() || !api.is_aligned() {
         return Err(Refusal::NoTable);
     }

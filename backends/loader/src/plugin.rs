@@ -14,6 +14,8 @@ use crate::{Digest, LoadError, PluginSource, Refusal};
 pub struct Plugin {
     #[cfg(unix)]
     loaded: std::sync::Arc<crate::loaded::Loaded>,
+    #[cfg(unix)]
+    digest: Digest,
     #[cfg(not(unix))]
     loaded: std::convert::Infallible,
 }
@@ -51,9 +53,10 @@ impl Plugin {
         }
         let linked = image.link().map_err(refused)?;
         let (table, description) = crate::negotiation::negotiate(linked).map_err(refused)?;
-        let loaded = crate::loaded::Loaded::new(source.path(), digest, linked.stopped(), table, description);
+        let loaded = crate::loaded::Loaded::new(source.path(), linked.stopped(), table, description);
         Ok(Self {
             loaded: std::sync::Arc::new(loaded),
+            digest,
         })
     }
 
@@ -79,7 +82,7 @@ impl Plugin {
     /// The digest of the bytes that run.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        self.loaded.digest()
+        self.digest
     }
 
     /// What it says about itself.
