@@ -24,6 +24,13 @@ pub trait Env: Debug + Send + Sync {
     fn sleep(&self, duration: Duration) {
         std::thread::sleep(duration);
     }
+
+    /// Whether nothing goes on but what the application's own threads do, in the order in which they do it: a KMS is called on
+    /// the thread that waits for it, by this clock, and an aging epoch key is renewed by whoever meets it. Only so does a
+    /// simulation repeat exactly; otherwise leave it: a backend that hangs then hangs its caller. Default: no.
+    fn is_simulation(&self) -> bool {
+        false
+    }
 }
 
 /// The operating system's clock and random source.

@@ -85,8 +85,5 @@ pub use storage::records::{EpochCause, KeyState};
 pub use store::{OrganizationInfo, Store};
 pub use verify::{Problem, VerifyOptions, VerifyReport};
 
-/// The seams of the simulated disk: for this project's own tests, not covered by any promise of stability.
 #[cfg(feature = "simulation")]
-pub mod simulation {
-    pub use crate::storage::container::Disk;
-}
+pub mod simulation;

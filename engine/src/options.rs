@@ -24,6 +24,8 @@ const DEFAULT_EPOCH_KEYS_MAX: usize = 10_000;
 const WRAPS_PER_EPOCH_MAX: u64 = 1 << 30;
 /// Measured: a batch of this size holds the writer for about 5 ms.
 const REWRAP_BATCH: usize = 2048;
+/// Jobs of other organizations have their turn after so many.
+const REWRAP_BATCHES_PER_STEP: usize = 64;
 
 /// How a store is created or opened. Every option has a default but the backends.
 #[derive(Clone)]
@@ -55,6 +57,7 @@ impl StoreOptions {
             limits: Limits {
                 wraps_per_epoch_max: WRAPS_PER_EPOCH_MAX,
                 rewrap_batch: REWRAP_BATCH,
+                rewrap_batches_per_step: REWRAP_BATCHES_PER_STEP,
             },
         }
     }
@@ -124,6 +127,14 @@ impl StoreOptions {
     #[must_use]
     pub fn rewrap_batch(mut self, data_keys: usize) -> Self {
         self.limits.rewrap_batch = data_keys.clamp(1, 65_536);
+        self
+    }
+
+    /// How many batches one step of a re-wrap job moves: 1, and a simulation can stop between any two.
+    #[cfg(feature = "simulation")]
+    #[must_use]
+    pub fn rewrap_batches_per_step(mut self, batches: usize) -> Self {
+        self.limits.rewrap_batches_per_step = batches.max(1);
         self
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct Limits {
     /// An epoch takes no more wraps than this; long before, its key is rotated.
     pub(crate) wraps_per_epoch_max: u64,
     pub(crate) rewrap_batch: usize,
+    /// Batches that one step of a re-wrap moves before others have their turn.
+    pub(crate) rewrap_batches_per_step: usize,
 }
 
 /// An organization, as the layers below its handle see it: where its rows are, and who acts.

@@ -4,6 +4,7 @@
 //! What it takes a disk to do is what the engine's [`Disk`] says: a sync makes everything before it survive; without one,
 //! each sector of 512 bytes of a write survives whole or not at all; lengths survive in the order in which they were set.
 
+use crate::contents::Contents;
 use keystead::simulation::Disk;
 use std::fmt;
 use std::io;
@@ -11,114 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The unit that survives a loss of power whole or not at all, in bytes.
 pub const SECTOR_BYTES: usize = 512;
-const PAGE: usize = 4096;
-
-/// What stands on a disk. Clones share what neither of them has changed.
-#[derive(Clone, Default)]
-pub struct Contents {
-    len: u64,
-    pages: Vec<Option<Arc<[u8; PAGE]>>>,
-}
-
-impl fmt::Debug for Contents {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Contents({} bytes)", self.len)
-    }
-}
-
-impl Contents {
-    /// The length in bytes.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// True when the length is 0.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Copies what stands at `offset` into `out`; false, and nothing is copied, when the disk ends before.
-    #[must_use]
-    pub fn read(&self, offset: u64, out: &mut [u8]) -> bool {
-        if offset.saturating_add(out.len() as u64) > self.len {
-            return false;
-        }
-        for (page, within, part) in pieces(offset, out.len()) {
-            let out = &mut out[part.clone()];
-            match &self.pages[page] {
-                Some(bytes) => out.copy_from_slice(&bytes[within..within + part.len()]),
-                None => out.fill(0),
-            }
-        }
-        true
-    }
-
-    /// Writes the part of `data` that lies within the length.
-    pub fn write(&mut self, offset: u64, data: &[u8]) {
-        let within_len = self.len.saturating_sub(offset).min(data.len() as u64) as usize;
-        for (page, within, part) in pieces(offset, within_len) {
-            let page = self.pages[page].get_or_insert_with(|| Arc::new([0; PAGE]));
-            Arc::make_mut(page)[within..within + part.len()].copy_from_slice(&data[part]);
-        }
-    }
-
-    /// Cuts off the end, or appends zeros.
-    pub fn set_len(&mut self, len: u64) {
-        self.pages.resize(len.div_ceil(PAGE as u64) as usize, None);
-        let within = (len % PAGE as u64) as usize;
-        if len < self.len
-            && within > 0
-            && let Some(Some(last)) = self.pages.last_mut()
-        {
-            Arc::make_mut(last)[within..].fill(0);
-        }
-        self.len = len;
-    }
-
-    /// How many bytes of pages hold anything.
-    #[must_use]
-    pub fn allocated_bytes(&self) -> u64 {
-        (self.pages.iter().flatten().count() * PAGE) as u64
-    }
-
-    /// A hash of the length and of every page that is not the very same one as in `base`: tells apart what was made of one
-    /// base.
-    #[must_use]
-    pub fn digest_against(&self, base: &Self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.len.to_le_bytes());
-        for (number, page) in self.pages.iter().enumerate() {
-            let same = match (page, base.pages.get(number)) {
-                (Some(a), Some(Some(b))) => Arc::ptr_eq(a, b) || a == b,
-                (None, Some(None) | None) => true,
-                _ => false,
-            };
-            if !same {
-                hasher.update(&(number as u64).to_le_bytes());
-                hasher.update(page.as_deref().unwrap_or(&[0; PAGE]));
-            }
-        }
-        *hasher.finalize().as_bytes()
-    }
-}
-
-/// Splits a range of bytes at the pages' borders: page, offset in it, range of the whole.
-fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (usize, usize, std::ops::Range<usize>)> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        if done == len {
-            return None;
-        }
-        let at = offset as usize + done;
-        let (page, within) = (at / PAGE, at % PAGE);
-        let from = done;
-        done += (PAGE - within).min(len - done);
-        Some((page, within, from..done))
-    })
-}
-
 /// One thing that was asked of a disk, and that changes it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Operation {

@@ -18,6 +18,7 @@ pub struct SimulatedEnv {
 struct State {
     elapsed: Duration,
     draws: u64,
+    keys: Vec<[u8; 32]>,
 }
 
 impl SimulatedEnv {
@@ -33,6 +34,12 @@ impl SimulatedEnv {
     /// Lets time pass.
     pub fn advance(&self, by: Duration) {
         self.lock().elapsed += by;
+    }
+
+    /// Everything of the length of a key that was drawn: epoch keys, data keys, shred keys.
+    #[must_use]
+    pub fn keys(&self) -> Vec<[u8; 32]> {
+        self.lock().keys.clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -56,7 +63,14 @@ impl Env for SimulatedEnv {
         hasher.update(&state.draws.to_le_bytes());
         state.draws += 1;
         hasher.finalize_xof().fill(out);
+        if let Ok(key) = (&*out).try_into() {
+            state.keys.push(key);
+        }
         Ok(())
+    }
+
+    fn is_simulation(&self) -> bool {
+        true
     }
 
     fn sleep(&self, duration: Duration) {

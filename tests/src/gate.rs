@@ -1,37 +1,42 @@
-//! A gate in front of the simulated KMS: it lets an organization unwrap by some keys alone, so that a test can say "these keys
-//! and no others open what it reads".
+//! A gate in front of the simulated KMS: it writes down which organizations unwrap by which keys, so that a test can say "these
+//! keys and no others open what it reads".
 
 use crate::kms::SimulatedKms;
 use keystead_backend::{
-    BackendError, Call, Context, Description, ErrorCode, KeyBackend, KeyInstance, LockedBytes, OpenRequest,
-    Status, Wrapped,
+    BackendError, Call, Context, Description, KeyBackend, KeyInstance, LockedBytes, OpenRequest, Status,
+    Wrapped,
 };
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Organization and KMS key.
 pub type Grant = (String, String);
 
-/// A KMS behind a gate. Clones share both.
+/// A KMS behind a gate that writes down who passes. Clones share both.
 #[derive(Clone)]
 pub struct GatedKms {
     kms: SimulatedKms,
-    grants: Arc<Mutex<Option<BTreeSet<Grant>>>>,
+    used: Arc<Mutex<BTreeSet<Grant>>>,
 }
 
 impl GatedKms {
-    /// An open gate.
+    /// A gate through which nobody has passed.
     #[must_use]
     pub fn new(kms: SimulatedKms) -> Self {
         Self {
             kms,
-            grants: Arc::default(),
+            used: Arc::default(),
         }
     }
 
-    /// From now on, unwraps by organizations and keys beside these are denied.
-    pub fn grant_only(&self, grants: BTreeSet<Grant>) {
-        *self.grants.lock().unwrap_or_else(PoisonError::into_inner) = Some(grants);
+    /// The organizations and keys for which something was unwrapped, or was to be.
+    #[must_use]
+    pub fn used(&self) -> BTreeSet<Grant> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<Grant>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -67,23 +72,13 @@ impl KeyInstance for GatedKey {
     }
 
     fn unwrap(&self, call: &Call, context: &Context, wrapped: &Wrapped) -> Result<LockedBytes, BackendError> {
-        let organization = context
+        if let Some((_, organization)) = context
             .entries()
             .find(|(name, _)| *name == "keystead:organization")
-            .map(|(_, value)| value.to_owned());
-        let grants = self.gate.grants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(grants), Some(organization)) = (&*grants, organization)
-            && !grants.contains(&(organization.clone(), self.key.clone()))
         {
-            return Err(BackendError::new(
-                ErrorCode::AccessDenied,
-                format!(
-                    "the gate: {organization} must not need the key {:?} any more",
-                    self.key
-                ),
-            ));
+            let grant = (organization.to_owned(), self.key.clone());
+            self.gate.lock().insert(grant);
         }
-        drop(grants);
         self.inner.unwrap(call, context, wrapped)
     }
 }

@@ -73,6 +73,12 @@ pub enum Fault {
     OversizedBlob(usize),
 }
 
+impl std::fmt::Debug for SimulatedKms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SimulatedKms")
+    }
+}
+
 impl SimulatedKms {
     /// A KMS without keys, faults or latency, which binds the context.
     #[must_use]
@@ -134,6 +140,24 @@ impl SimulatedKms {
             .filter(|entry| entry.key == key)
             .map(|entry| entry.plaintext.clone())
             .collect()
+    }
+
+    /// Everything that it ever wrapped.
+    #[must_use]
+    pub fn all_plaintexts(&self) -> Vec<Vec<u8>> {
+        self.lock()
+            .wrapped
+            .iter()
+            .map(|entry| entry.plaintext.clone())
+            .collect()
+    }
+
+    /// What stands behind a ticket, whoever's key it was wrapped by: what all owners together can open.
+    #[must_use]
+    pub fn open_ticket(&self, blob: &[u8]) -> Option<Vec<u8>> {
+        let ticket: [u8; 8] = *blob.strip_prefix(b"ticket:")?.first_chunk()?;
+        let ticket = usize::try_from(u64::from_le_bytes(ticket)).ok()?;
+        Some(self.lock().wrapped.get(ticket)?.plaintext.clone())
     }
 
     fn key(&self, name: &str, change: impl FnOnce(&mut Key)) {

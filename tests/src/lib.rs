@@ -1,5 +1,7 @@
 //! What the tests of Keystead share.
 
+pub mod checkers;
+pub mod contents;
 pub mod disk;
 pub mod emulators;
 pub mod env;
@@ -13,6 +15,7 @@ pub mod model;
 pub mod observe;
 pub mod past;
 pub mod power;
+pub mod search;
 
 /// The examples in the project's README compile.
 #[cfg(doctest)]

@@ -1,20 +1,21 @@
 //! The life of a store on a simulated disk: actions, what was acknowledged at which moment of the disk, and what must be found
 //! after power went at any of these moments.
 
-use crate::disk::{Contents, SimulatedDisk};
+use crate::disk::{Operation, SimulatedDisk};
 use crate::env::{Dice, SimulatedEnv};
 use crate::gate::GatedKms;
 use crate::kms::SimulatedKms;
-use crate::model::{self, Action, CANARY, Model, View};
-use crate::observe::{check_cells, live_cells, observe, verify};
-use keystead::simulation::Disk;
+use crate::model::{self, Action, CANARY, Model};
+use crate::observe::{cells_range, live_cells};
+use crate::search::Patterns;
+use keystead::simulation::{SealedWrap, sealed_wraps};
 use keystead::{Backend, Store, StoreOptions};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Data keys that one batch of a re-wrap moves: few, so that there are many batches to be cut between.
-const REWRAP_BATCH: usize = 3;
+pub const REWRAP_BATCH: usize = 3;
 
 /// One action, and between which moments of the disk it was done.
 #[derive(Debug, Clone)]
@@ -42,6 +43,15 @@ pub struct Expected {
     pub doing: String,
 }
 
+/// A wrap that the file held at some moment, and the shred cell that opened it.
+#[derive(Debug, Clone)]
+pub struct KnownWrap {
+    /// The wrap.
+    pub wrap: SealedWrap,
+    /// The cell, as it stood on the disk.
+    pub cell: [u8; 64],
+}
+
 /// A store, its disk, its KMS, its clock, and the model of what it must hold.
 pub struct Life {
     /// What everything follows from.
@@ -56,6 +66,8 @@ pub struct Life {
     pub model: Arc<Model>,
     /// What was done.
     pub steps: Vec<Step>,
+    /// Every wrap that was seen in the file.
+    pub wraps: Vec<KnownWrap>,
     store: Option<Store>,
 }
 
@@ -69,6 +81,7 @@ pub fn options(kms: &GatedKms, env: Arc<SimulatedEnv>) -> StoreOptions {
         .kms_attempts_max(1)
         .background_rewrap(false)
         .rewrap_batch(REWRAP_BATCH)
+        .rewrap_batches_per_step(1)
         .cache_bytes(1 << 20)
 }
 
@@ -85,6 +98,7 @@ impl Life {
             env: Arc::new(SimulatedEnv::new(seed)),
             model: Arc::default(),
             steps: Vec::new(),
+            wraps: Vec::new(),
             store: None,
             disk,
         };
@@ -115,18 +129,35 @@ impl Life {
     }
 
     fn note(&mut self, action: Option<Action>, from: usize, after: Arc<Model>, acknowledged: bool) {
+        let cells = live_cells(&self.disk.contents());
+        self.note_wraps(&cells);
         let step = Step {
             action,
             from,
             to: acknowledged.then(|| self.disk.recorded()),
             before: Arc::clone(&self.model),
             after: Arc::clone(&after),
-            cells: live_cells(&self.disk.contents()),
+            cells,
         };
         if acknowledged {
             self.model = after;
         }
         self.steps.push(step);
+    }
+
+    /// Keeps a copy of every wrap, as somebody would who copied the file at this moment.
+    fn note_wraps(&mut self, cells: &BTreeSet<[u8; 64]>) {
+        // A store whose disk failed tells nothing any more.
+        let listed = self.store.as_ref().and_then(|store| sealed_wraps(store).ok());
+        for wrap in listed.into_iter().flatten() {
+            if self.wraps.iter().any(|known| known.wrap == wrap) {
+                continue;
+            }
+            let opens = |cell: &&[u8; 64]| cell.first_chunk().is_some_and(|key| wrap.open(key).is_some());
+            if let Some(cell) = cells.iter().find(opens).copied() {
+                self.wraps.push(KnownWrap { wrap, cell });
+            }
+        }
     }
 
     /// Does an action, and notes whether it was acknowledged.
@@ -205,7 +236,7 @@ impl Life {
             .operations
             .iter()
             .enumerate()
-            .filter(|(_, operation)| **operation == crate::disk::Operation::Sync)
+            .filter(|(_, operation)| **operation == Operation::Sync)
             .map(|(number, _)| number);
         let mut moments: Vec<usize> = syncs
             .chain(self.steps.iter().filter_map(|step| step.to))
@@ -214,179 +245,53 @@ impl Life {
         moments.dedup();
         moments
     }
+}
 
-    /// What must never reach the disk: the beginnings and ends of every key that the KMS ever wrapped, the mark that is in
-    /// every value, the mark that is in every wrap.
-    #[must_use]
-    pub fn forbidden(&self) -> Vec<Vec<u8>> {
-        let mut forbidden = vec![CANARY.to_vec(), b"ticket:".to_vec()];
-        let grants: BTreeSet<&String> = self
-            .steps
-            .iter()
-            .flat_map(|step| step.before.grants.iter().chain(&step.after.grants))
-            .map(|(_, key)| key)
-            .collect();
-        for plaintext in grants.into_iter().flat_map(|key| self.kms.plaintexts(key)) {
-            // A key that lies across two sectors shows one half of itself in one of them.
-            let half = plaintext.len() / 2;
-            forbidden.push(plaintext[..half].to_vec());
-            forbidden.push(plaintext[half..].to_vec());
-        }
-        forbidden
+/// What must never reach the disk.
+#[derive(Debug)]
+pub struct Forbidden {
+    patterns: Patterns,
+    /// Those from this one on may stand in shred cells.
+    shred_keys_from: usize,
+}
+
+/// The mark that is in every value, the mark that is in every wrap of the simulated KMS; the beginnings and ends of every key that
+/// the KMS ever wrapped, and of everything that was drawn in the length of a key: data keys, epoch keys, and shred keys, which
+/// stand in their cells and nowhere else.
+#[must_use]
+pub fn forbidden(kms: &SimulatedKms, env: &SimulatedEnv) -> Forbidden {
+    // A key that lies across two sectors shows one half of itself in one of them.
+    let halves = |key: Vec<u8>| {
+        let half = key.len() / 2;
+        [key[..half].to_vec(), key[half..].to_vec()]
+    };
+    let mut patterns = vec![CANARY.to_vec(), b"ticket:".to_vec()];
+    patterns.extend(kms.all_plaintexts().into_iter().flat_map(halves));
+    let shred_keys_from = patterns.len();
+    patterns.extend(env.keys().into_iter().map(Vec::from).flat_map(halves));
+    Forbidden {
+        patterns: Patterns::new(patterns),
+        shred_keys_from,
     }
 }
 
-/// What one image went through.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Checked {
-    /// The change in flight was found whole.
-    pub flown: bool,
-    /// A re-wrap job was found, and finished.
-    pub job_finished: bool,
-}
-
-/// Opens what power left, and checks all that is promised; then works on, closes, opens again. Returns the disk.
+/// Looks for what is forbidden in bytes that are written at an offset of the disk.
 ///
 /// # Errors
 ///
-/// The story of what is wrong.
-pub fn check(
-    image: &Contents,
-    expected: &Expected,
-    kms: &SimulatedKms,
-    env_seed: u64,
-) -> Result<(Checked, Arc<SimulatedDisk>), String> {
-    let disk = SimulatedDisk::holding(image.clone());
-    let checked = check_disk(&disk, expected, kms, env_seed)?;
-    Ok((checked, disk))
-}
-
-/// The same on a disk that the caller made.
-///
-/// # Errors
-///
-/// The story of what is wrong.
-pub fn check_disk(
-    disk: &Arc<SimulatedDisk>,
-    expected: &Expected,
-    kms: &SimulatedKms,
-    env_seed: u64,
-) -> Result<Checked, String> {
-    let env = Arc::new(SimulatedEnv::new(env_seed));
-    env.advance(Duration::from_secs(3600));
-    let gate = GatedKms::new(kms.clone());
-    let open = || options(&gate, Arc::clone(&env)).open_on_disk(Arc::clone(disk) as Arc<dyn Disk>);
-    gate.grant_only(
-        expected
-            .either
-            .iter()
-            .flat_map(|model| model.grants.clone())
-            .collect(),
-    );
-
-    // All that was acknowledged, byte for byte; what was in flight, wholly or not at all.
-    let store = open().map_err(|error| format!("opening: {error}"))?;
-    let view = observe(&store)?;
-    let mut models = expected.either.iter();
-    let found = models
-        .position(|model| model.view == view)
-        .ok_or_else(|| difference(expected, &view))?;
-    // Now that it is known what was found: no other keys than those of that state are needed.
-    gate.grant_only(matching_grants(expected, &view));
-    store.forget_epoch_keys();
-    verify(&store)?;
-    check_cells(&store, disk)?;
-
-    // Writers go on, a job goes on, and ends.
-    let mut job_finished = false;
-    let mut model = (*expected.either[found]).clone();
-    for org in view.keys() {
-        let put = Action::Put {
-            org: org.clone(),
-            put: ("after/power".into(), 40),
-        };
-        model::perform(&store, &model, &put)
-            .map_err(|error| format!("a put after power came back: {error}"))?;
-        model = model.after(&put);
-        let organization = store.organization(org).map_err(|error| error.to_string())?;
-        job_finished |= organization.rewrap_job().is_ok();
-        model::run_job(&organization).map_err(|error| format!("the re-wrap job of {org}: {error}"))?;
+/// Where something was found.
+pub fn search_write(forbidden: &Forbidden, offset: u64, data: &[u8]) -> Result<(), String> {
+    let allowed =
+        |pattern: usize, at: u64| pattern >= forbidden.shred_keys_from && cells_range().contains(&at);
+    let found = forbidden
+        .patterns
+        .find_in(data)
+        .find(|found| !allowed(found.pattern, offset + found.offset));
+    match found {
+        None => Ok(()),
+        Some(found) => Err(format!(
+            "a secret in clear is written at {}",
+            offset + found.offset
+        )),
     }
-    let after = observe(&store)?;
-    if after != model.view {
-        return Err(difference(
-            &Expected {
-                either: vec![Arc::new(model)],
-                doing: "after the job".into(),
-            },
-            &after,
-        ));
-    }
-    verify(&store)?;
-    check_cells(&store, disk)?;
-    store.close().map_err(|error| format!("closing: {error}"))?;
-    drop(store);
-
-    // A second open changes nothing.
-    let closed = disk.contents();
-    let store = open().map_err(|error| format!("opening again: {error}"))?;
-    if observe(&store)? != after {
-        return Err("a second open changed what is there".into());
-    }
-    check_cells(&store, disk)?;
-    drop(store);
-    let store = open().map_err(|error| format!("opening a third time: {error}"))?;
-    if live_cells(&closed) != live_cells(&disk.contents()) {
-        return Err("opening without doing anything changed the shred cells".into());
-    }
-    drop(store);
-    Ok(Checked {
-        flown: found > 0,
-        job_finished,
-    })
-}
-
-/// The keys that may be needed: of the states that look like what was found, the ones that both before and after the change
-/// in flight agree on looking alike are all allowed.
-fn matching_grants(expected: &Expected, view: &View) -> BTreeSet<crate::gate::Grant> {
-    let matching = expected.either.iter().filter(|model| model.view == *view);
-    matching.flat_map(|model| model.grants.clone()).collect()
-}
-
-fn difference(expected: &Expected, found: &View) -> String {
-    let mut story = String::new();
-    for (n, model) in expected.either.iter().enumerate() {
-        for (org, wanted) in &model.view {
-            let Some(seen) = found.get(org) else {
-                story += &format!("\n  [{n}] organization {org} is missing");
-                continue;
-            };
-            if (&wanted.keys, &wanted.default) != (&seen.keys, &seen.default) {
-                story += &format!(
-                    "\n  [{n}] keys of {org}: {:?} {}, not {:?} {}",
-                    seen.keys, seen.default, wanted.keys, wanted.default
-                );
-            }
-            for (path, versions) in &wanted.secrets {
-                if seen.secrets.get(path) != Some(versions) {
-                    let count = seen.secrets.get(path).map(Vec::len);
-                    story += &format!(
-                        "\n  [{n}] {org} {path}: {count:?} versions, not {}",
-                        versions.len()
-                    );
-                }
-            }
-            for path in seen
-                .secrets
-                .keys()
-                .filter(|path| !wanted.secrets.contains_key(*path))
-            {
-                story += &format!("\n  [{n}] {org} {path} is there, and was never put");
-            }
-        }
-    }
-    format!(
-        "found neither what was acknowledged nor what was in flight ({}):{story}",
-        expected.doing
-    )
 }

@@ -6,26 +6,12 @@
 
 use keystead_tests::disk::{Operation, SimulatedDisk};
 use keystead_tests::env::{Dice, SimulatedEnv, seed};
-use keystead_tests::explore::{Figures, Reach, check_secrecy, explore};
+use keystead_tests::explore::{Figures, Reach, Seen, check_secrecy, explore};
 use keystead_tests::gate::GatedKms;
 use keystead_tests::life::{self, Life};
 use keystead_tests::model::Action;
 use keystead_tests::power::{Budget, images};
-
-const REACH: Reach = Reach {
-    budget: Budget {
-        exhaustive_operations: 3,
-        subsets: 4,
-        torn: 3,
-    },
-    recoveries_one_in: 40,
-    recovery_budget: Budget {
-        exhaustive_operations: 1,
-        subsets: 2,
-        torn: 1,
-    },
-    kills_one_in: 20,
-};
+use std::sync::atomic::AtomicBool;
 
 fn lived(seed: u64, script: impl FnOnce(&mut Life) -> keystead::Result<()>) -> Life {
     let mut life = Life::begin(seed, SimulatedDisk::new()).unwrap();
@@ -40,9 +26,10 @@ fn lived(seed: u64, script: impl FnOnce(&mut Life) -> keystead::Result<()>) -> L
 }
 
 fn explored(life: &Life, reach: Reach) -> Figures {
-    match explore(life, reach) {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    match explore(life, reach, &Seen::default(), threads, &AtomicBool::new(false)) {
         Ok(figures) => figures,
-        Err(story) => panic!("{story}"),
+        Err(failure) => panic!("{failure}"),
     }
 }
 
@@ -117,7 +104,7 @@ fn move_to_own_keys(life: &mut Life) -> keystead::Result<()> {
 fn power_that_goes_anywhere_in_a_move_between_keys_loses_nothing() {
     let life = lived(seed(1), move_to_own_keys);
     let searched = check_secrecy(&life).unwrap();
-    let figures = explored(&life, REACH);
+    let figures = explored(&life, Reach::default());
     println!("{figures:?}, lost 0, torn 0; {searched} bytes written, none of a secret in clear");
     assert!(
         figures.flown > 0 && figures.jobs_finished > 0 && figures.in_recovery > 0,
@@ -135,8 +122,12 @@ fn power_that_goes_anywhere_in_whole_lives_loses_nothing() {
         let figures = explored(
             &life,
             Reach {
-                recoveries_one_in: 60,
-                ..REACH
+                budget: Budget {
+                    exhaustive_operations: 6,
+                    subsets: 20,
+                    torn: 10,
+                },
+                ..Reach::default()
             },
         );
         println!("seed {seed}: {figures:?}");
@@ -188,8 +179,8 @@ fn a_header_that_a_killed_process_never_synced_survives_power_that_goes_while_it
         };
         for cut in recording.cuts(&syncs) {
             for image in images(&cut, budget, &mut Dice::new(life.seed)) {
-                let opened = options().open_on_disk(SimulatedDisk::holding(image.contents));
-                assert!(opened.is_ok(), "{opened:?}; kept: {}", image.kept);
+                let opened = options().open_on_disk(SimulatedDisk::holding(image.contents.clone()));
+                assert!(opened.is_ok(), "{opened:?}; kept: {}", image.story(&cut));
             }
         }
     }

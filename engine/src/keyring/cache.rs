@@ -299,7 +299,14 @@ impl EpochKeyCache {
         None
     }
 
+    pub(crate) fn is_simulation(&self) -> bool {
+        self.env.is_simulation()
+    }
+
     fn start_keeper(self: &Arc<Self>) {
+        if self.is_simulation() {
+            return;
+        }
         let mut state = self.keeper.state.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::replace(&mut state.running, true) {
             return;

@@ -5,6 +5,7 @@
 //! error. Whatever such a call holds, it owns: nothing is freed under it.
 
 use crate::crypto::wiping_registers;
+use crate::env::Env;
 use keystead_backend::{BackendError, CancelFlag, ErrorCode};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,7 @@ const OVERRUN_MAX: Duration = Duration::from_millis(500);
 /// The threads that run one backend's calls.
 pub(crate) struct CallPool {
     shared: Arc<Shared>,
+    env: Arc<dyn Env>,
 }
 
 #[derive(Default)]
@@ -38,6 +40,8 @@ struct State {
     threads: usize,
     idle: usize,
     abandoned: usize,
+    /// The pool is gone: idle threads end.
+    closed: bool,
 }
 
 struct Task {
@@ -53,9 +57,10 @@ struct Fate {
 }
 
 impl CallPool {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(env: Arc<dyn Env>) -> Self {
         Self {
             shared: Arc::default(),
+            env,
         }
     }
 
@@ -68,30 +73,39 @@ impl CallPool {
         interrupt: impl FnOnce(),
         call: impl FnOnce() -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, BackendError> {
+        if self.env.is_simulation() {
+            return self.run_here(timeout, call);
+        }
         let (answer, answered) = mpsc::sync_channel(1);
         let fate = self.start(move || drop(answer.send(call())))?;
-        let overrun = |_| {
-            BackendError::new(
-                ErrorCode::Timeout,
-                format!("no answer within {} ms", timeout.as_millis()),
-            )
-        };
         match answered.recv_timeout(timeout + OVERRUN_MAX) {
             Ok(result) => return result,
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                return Err(BackendError::new(ErrorCode::Internal, "the backend panicked"));
-            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(panicked()),
             Err(mpsc::RecvTimeoutError::Timeout) => {}
         }
         cancel.cancel();
         interrupt();
         match answered.recv_timeout(OVERRUN_MAX) {
             Ok(result) => result,
-            Err(error) => {
+            Err(_) => {
                 self.abandon(&fate);
-                Err(overrun(error))
+                Err(overrun(timeout))
             }
         }
+    }
+
+    /// Runs `call` on the caller's thread, and holds its deadline against the simulated clock.
+    fn run_here<T>(
+        &self,
+        timeout: Duration,
+        call: impl FnOnce() -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        let began = self.env.elapsed();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+        if self.env.elapsed() - began > timeout + 2 * OVERRUN_MAX {
+            return Err(overrun(timeout));
+        }
+        result.unwrap_or_else(|_| Err(panicked()))
     }
 
     fn start(&self, run: impl FnOnce() + Send + 'static) -> Result<Arc<Fate>, BackendError> {
@@ -139,6 +153,24 @@ impl CallPool {
     }
 }
 
+impl Drop for CallPool {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_all();
+    }
+}
+
+fn overrun(timeout: Duration) -> BackendError {
+    BackendError::new(
+        ErrorCode::Timeout,
+        format!("no answer within {} ms", timeout.as_millis()),
+    )
+}
+
+fn panicked() -> BackendError {
+    BackendError::new(ErrorCode::Internal, "the backend panicked")
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -149,6 +181,10 @@ fn work(shared: &Shared) {
     let mut state = shared.lock();
     loop {
         let Some(task) = state.tasks.pop_front() else {
+            if state.closed {
+                state.threads -= 1;
+                return;
+            }
             state.idle += 1;
             let (woken, timeout) = shared
                 .work
@@ -187,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_call_that_never_returns_costs_its_caller_the_deadline_and_nobody_else_anything() {
-        let pool = CallPool::new();
+        let pool = CallPool::new(Arc::new(crate::SystemEnv::default()));
         let (release, held) = mpsc::channel::<()>();
         let interrupted = AtomicBool::new(false);
         let cancel = CancelFlag::default();
@@ -211,9 +247,23 @@ mod tests {
         drop(release);
     }
 
+    /// Idle threads used to stay for ten seconds after their store was gone; an application that opens and closes many had
+    /// thousands of them.
+    #[test]
+    fn the_threads_of_a_pool_that_is_gone_end() {
+        let pool = CallPool::new(Arc::new(crate::SystemEnv::default()));
+        pool.run(Duration::from_secs(5), &CancelFlag::default(), || {}, || Ok(()))
+            .unwrap();
+        let shared = Arc::clone(&pool.shared);
+        drop(pool);
+        while shared.lock().threads > 0 {
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn a_backend_that_panics_is_an_error_and_the_pool_goes_on() {
-        let pool = CallPool::new();
+        let pool = CallPool::new(Arc::new(crate::SystemEnv::default()));
         let error = pool
             .run::<()>(
                 Duration::from_secs(5),

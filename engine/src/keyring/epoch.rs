@@ -231,10 +231,13 @@ pub(crate) fn open_wrap(
     epoch: EpochNumber,
     wrap: &WrapRecord,
 ) -> Result<Wrapped> {
-    let what = || {
-        format!(
-            "the wrap of epoch {epoch} of organization {org} by key {:?}",
-            wrap.key
+    let damaged = |reason: &str| {
+        Error::damaged(
+            format!(
+                "the wrap of epoch {epoch} of organization {org} by key {:?}",
+                wrap.key
+            ),
+            reason,
         )
     };
     let shred_key = container
@@ -243,16 +246,27 @@ pub(crate) fn open_wrap(
     let shred_key = shred_key
         .as_slice()
         .try_into()
-        .map_err(|_| Error::damaged(what(), "its cell has no key"))?;
+        .map_err(|_| damaged("its cell has no key"))?;
+    open_wrap_with(shred_key, store, org, epoch, wrap)
+        .ok_or_else(|| damaged("it does not open under its shred key"))
+}
+
+/// Opens a wrap with this shred key, if it is the one under which it was sealed.
+pub(crate) fn open_wrap_with(
+    shred_key: &[u8; 32],
+    store: StoreId,
+    org: OrganizationId,
+    epoch: EpochNumber,
+    wrap: &WrapRecord,
+) -> Option<Wrapped> {
     let mut sealed = wrap.sealed.clone();
     let associated = wrap_associated_data(store, org, epoch, &wrap.key);
     let opened = Cipher::new(shred_key)
         .open_in_place(&WRAP_NONCE, &associated, &mut sealed)
-        .map_err(|_| Error::damaged(what(), "it does not open under its shred key"))?;
+        .ok()?;
     sealed.truncate(opened);
-    let plain: SealedWrap = postcard::from_bytes(&sealed)
-        .map_err(|error| Error::damaged(what(), format!("it does not decode: {error}")))?;
-    Ok(Wrapped {
+    let plain: SealedWrap = postcard::from_bytes(&sealed).ok()?;
+    Some(Wrapped {
         blob: plain.blob,
         key_id: wrap.kms_key_id.clone(),
         metadata: plain.metadata,

@@ -178,7 +178,7 @@ impl Registry {
             let entry = Registered {
                 backend,
                 description,
-                pool: Arc::new(CallPool::new()),
+                pool: Arc::new(CallPool::new(Arc::clone(&env))),
             };
             if registered.insert(name.clone(), entry).is_some() {
                 return Err(Error::InvalidArgument {

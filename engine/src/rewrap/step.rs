@@ -20,8 +20,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-/// Batches that one step moves before others have their turn.
-const BATCHES_PER_STEP: usize = 64;
 /// Rows that one batch looks at, of which it may move none.
 const SCANNED_PER_BATCH: usize = 65_536;
 
@@ -212,12 +210,14 @@ impl Mover {
     fn move_batches(&self, scope: &Scope, job: &RewrapJobRecord, moved: &dyn Fn()) -> Result<Moved> {
         let mut failed = if job.cursor.is_none() { 0 } else { job.failed };
         let mut prepared = self.prepare(scope, job.cursor)?;
-        for _ in 0..BATCHES_PER_STEP {
+        let batches = scope.core.limits.rewrap_batches_per_step;
+        for number in 1..=batches {
             let cursor = prepared.cursor;
             failed += prepared.failed;
             let batch = Arc::new(prepared);
             let (committed, next) = std::thread::scope(|threads| {
-                let ahead = cursor.map(|cursor| threads.spawn(move || self.prepare(scope, Some(cursor))));
+                let ahead = cursor.filter(|_| number < batches);
+                let ahead = ahead.map(|cursor| threads.spawn(move || self.prepare(scope, Some(cursor))));
                 let committed = commit_batch(scope, job.number, &batch);
                 (committed, ahead.map(|ahead| ahead.join()))
             });
@@ -226,7 +226,8 @@ impl Mover {
             }
             moved();
             match next {
-                None => return Ok(Moved::PassEnded { failed }),
+                None if cursor.is_none() => return Ok(Moved::PassEnded { failed }),
+                None => break,
                 Some(Ok(next)) => prepared = next?,
                 Some(Err(panic)) => std::panic::resume_unwind(panic),
             }
@@ -239,18 +240,18 @@ impl Mover {
         let (found, cursor) = self.find(scope, after)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
         let share = found.len().div_ceil(threads).max(256);
+        let (here, others) = found.split_at(share.min(found.len()));
         let parts = std::thread::scope(|spawn| {
-            let working: Vec<_> = found
+            let working: Vec<_> = others
                 .chunks(share)
                 .map(|part| spawn.spawn(move || wiping_stack(|| self.seal(scope, part))))
                 .collect();
-            working
-                .into_iter()
-                .map(|part| {
-                    part.join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                })
-                .collect::<Result<Vec<_>>>()
+            let mut parts = vec![self.seal(scope, here)];
+            parts.extend(working.into_iter().map(|part| {
+                part.join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }));
+            parts.into_iter().collect::<Result<Vec<_>>>()
         })?;
         let mut batch = Batch {
             rows: Vec::with_capacity(found.len()),
