@@ -6,6 +6,7 @@ pub mod disk;
 pub mod emulators;
 pub mod env;
 pub mod explore;
+pub mod faults;
 pub mod gate;
 pub mod kms;
 pub mod left_out;
