@@ -146,7 +146,8 @@ impl Store {
         self.inner.core.keyring.kms.registry.descriptions()
     }
 
-    /// Creates an organization with its first epoch under the managed key. One KMS call, one commit of two syncs.
+    /// Creates an organization with its first epoch under the managed key. Two KMS calls (a wrap, and a look whether it
+    /// opens), one commit of two syncs.
     ///
     /// # Errors
     ///

@@ -77,6 +77,20 @@ impl Failure {
         }
     }
 
+    /// A panic that escaped.
+    #[must_use]
+    pub fn of_panic(panic: &(dyn std::any::Any + Send)) -> Self {
+        let said = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        Self::new(
+            "no_panic",
+            Harm::Panicked,
+            said.unwrap_or("a panic without words"),
+        )
+    }
+
     /// The same, with what came before.
     #[must_use]
     pub fn after(mut self, before: &str) -> Self {
@@ -128,17 +142,8 @@ pub fn check(
     env_seed: u64,
     depth: Depth,
 ) -> Result<Checked, Failure> {
-    catch_unwind(AssertUnwindSafe(|| check_all(disk, given, env_seed, depth))).unwrap_or_else(|panic| {
-        let story = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-        Err(Failure::new(
-            "no_panic",
-            Harm::Panicked,
-            story.unwrap_or_else(|| "a panic without words".into()),
-        ))
-    })
+    catch_unwind(AssertUnwindSafe(|| check_all(disk, given, env_seed, depth)))
+        .unwrap_or_else(|panic| Err(Failure::of_panic(&*panic)))
 }
 
 fn check_all(

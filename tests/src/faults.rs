@@ -229,7 +229,7 @@ pub fn survives(seed: u64, fault: Fault, workload: &[Action]) -> Result<Survived
         } else {
             Depth::by(&mut dice)
         };
-        checkers::check(&disk, given, seed, depth)
+        checkers::check(&disk, given, !seed, depth)
             .map(drop)
             .map_err(|failure| failure.after(&format!("KEYSTEAD_SEED={seed}: {}{story}", expected.doing)))
     };

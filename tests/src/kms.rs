@@ -3,6 +3,8 @@
 //!
 //! It keeps what it wrapped in a table of its own and hands out tickets, so that it shares no cryptography with the engine.
 
+use crate::env::SimulatedEnv;
+use keystead::Env;
 use keystead_backend::{
     BackendError, Call, Capabilities, Context, Description, ErrorCode, Host, KeyBackend, KeyInstance,
     LockedBytes, OpenRequest, Status, Wrapped,
@@ -35,13 +37,20 @@ struct State {
     /// What the next calls meet before they are looked at: first come, first served.
     faults: Vec<Fault>,
     latency: Duration,
+    /// The clock that slow answers move, and by which successes are noted.
+    clock: Option<Arc<SimulatedEnv>>,
+    /// When an epoch key was last wrapped or unwrapped, by organization.
+    served: HashMap<String, Duration>,
     ignores_context: bool,
     binds_context: bool,
 }
 
+#[derive(Default)]
 struct Key {
     failure: Option<ErrorCode>,
-    version: u32,
+    lies: bool,
+    /// How often it was rotated.
+    rotations: u32,
 }
 
 struct Entry {
@@ -71,6 +80,10 @@ pub enum Fault {
     WrongKey,
     /// A wrap returns a blob of this many bytes.
     OversizedBlob(usize),
+    /// A wrap returns a blob that means nothing.
+    GarbageBlob,
+    /// The answer takes so long, by the simulated clock.
+    Slow(Duration),
 }
 
 impl std::fmt::Debug for SimulatedKms {
@@ -104,9 +117,40 @@ impl SimulatedKms {
         self.key(key, |key| key.failure = None);
     }
 
+    /// From now on the key unwraps to other bytes than it wrapped: of two KMSs that wrap one epoch, they disagree.
+    pub fn lie(&self, key: &str) {
+        self.key(key, |key| key.lies = true);
+    }
+
+    /// Every key works again, tells the truth, and no planned fault is left.
+    pub fn restore_all(&self) {
+        let mut state = self.lock();
+        state.faults.clear();
+        for key in state.keys.values_mut() {
+            (key.failure, key.lies) = (None, false);
+        }
+    }
+
+    /// How many planned faults no call has met yet.
+    #[must_use]
+    pub fn faults_left(&self) -> usize {
+        self.lock().faults.len()
+    }
+
+    /// From now on slow answers move this clock, and successes are noted by it.
+    pub fn set_clock(&self, clock: Arc<SimulatedEnv>) {
+        self.lock().clock = Some(clock);
+    }
+
+    /// When it last wrapped or unwrapped an epoch key of this organization; probes do not count.
+    #[must_use]
+    pub fn last_served(&self, organization: &str) -> Option<Duration> {
+        self.lock().served.get(organization).copied()
+    }
+
     /// The key gets a new version: wraps from now on are made by it, older ones still open.
     pub fn rotate(&self, key: &str) {
-        self.key(key, |key| key.version += 1);
+        self.key(key, |key| key.rotations += 1);
     }
 
     /// The next calls meet these faults, one each.
@@ -161,10 +205,7 @@ impl SimulatedKms {
     }
 
     fn key(&self, name: &str, change: impl FnOnce(&mut Key)) {
-        change(self.lock().keys.entry(name.into()).or_insert(Key {
-            failure: None,
-            version: 1,
-        }));
+        change(self.lock().keys.entry(name.into()).or_default());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -209,6 +250,23 @@ impl KeyBackend for SimulatedKms {
     }
 }
 
+impl State {
+    fn note_served(&mut self, context: &Context) {
+        let entry = |wanted: &str| {
+            let mut entries = context.entries();
+            entries
+                .find(|(name, _)| *name == wanted)
+                .map(|(_, value)| value.to_owned())
+        };
+        let of_an_epoch = entry("keystead:epoch").is_some_and(|epoch| epoch.parse::<u32>().is_ok());
+        if let (Some(clock), Some(organization), true) =
+            (&self.clock, entry("keystead:organization"), of_an_epoch)
+        {
+            self.served.insert(organization, clock.elapsed());
+        }
+    }
+}
+
 struct SimulatedKey {
     kms: SimulatedKms,
     key: String,
@@ -235,17 +293,17 @@ impl SimulatedKey {
         } else {
             Some(state.faults.remove(0))
         };
-        if let Some(Fault::Refuse(code)) = fault {
-            return Err(self.error(code));
+        match (&fault, &state.clock) {
+            (Some(Fault::Refuse(code)), _) => return Err(self.error(*code)),
+            (Some(Fault::Slow(by)), Some(clock)) => clock.advance(*by),
+            _ => {}
         }
-        let key = state.keys.entry(self.key.clone()).or_insert(Key {
-            failure: None,
-            version: 1,
-        });
+        let key = state.keys.entry(self.key.clone()).or_default();
         if let Some(code) = key.failure {
             return Err(self.error(code));
         }
-        let version = key.version;
+        let (version, lies) = (key.rotations + 1, key.lies);
+        let fault = if lies { Some(Fault::WrongKey) } else { fault };
         Ok((state, fault, version))
     }
 
@@ -277,8 +335,10 @@ impl KeyInstance for SimulatedKey {
         match fault {
             Some(Fault::LoseAnswer) => return Err(self.error(ErrorCode::Unavailable)),
             Some(Fault::OversizedBlob(bytes)) => blob.resize(bytes, 0),
+            Some(Fault::GarbageBlob) => blob = b"garbage".to_vec(),
             _ => {}
         }
+        state.note_served(context);
         Ok(Wrapped {
             blob,
             key_id: format!("{}/{version}", self.key),
@@ -292,7 +352,7 @@ impl KeyInstance for SimulatedKey {
         context: &Context,
         wrapped: &Wrapped,
     ) -> Result<LockedBytes, BackendError> {
-        let (state, fault, _) = self.begin(|calls| calls.unwraps += 1)?;
+        let (mut state, fault, _) = self.begin(|calls| calls.unwraps += 1)?;
         let ticket = wrapped
             .blob
             .strip_prefix(b"ticket:")
@@ -311,7 +371,11 @@ impl KeyInstance for SimulatedKey {
         match fault {
             Some(Fault::LoseAnswer) => Err(self.error(ErrorCode::Unavailable)),
             Some(Fault::WrongKey) => Ok(LockedBytes::copy_from(blake3::hash(&entry.plaintext).as_bytes())),
-            _ => Ok(LockedBytes::copy_from(&entry.plaintext)),
+            _ => {
+                let plaintext = LockedBytes::copy_from(&entry.plaintext);
+                state.note_served(context);
+                Ok(plaintext)
+            }
         }
     }
 }

@@ -11,12 +11,15 @@ pub mod gate;
 pub mod kms;
 pub mod left_out;
 pub mod life;
+pub mod lives;
+pub mod logs;
 pub mod masking;
 pub mod model;
 pub mod observe;
 pub mod past;
 pub mod power;
 pub mod search;
+pub mod soak;
 
 /// The examples in the project's README compile.
 #[cfg(doctest)]

@@ -2,8 +2,10 @@
 
 use crate::env::Dice;
 use crate::gate::Grant;
-use keystead::{Batch, KeyState, Organization, Store, Version};
+use keystead::{Batch, KeyState, Organization, PutOptions, Store, Version};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::Write as _;
 
 /// Stands in every value over and over: it must never be seen in what reaches the disk.
 pub const CANARY: [u8; 8] = *b"C4n4ry!~";
@@ -62,6 +64,10 @@ pub enum Action {
         org: String,
         put: Put,
     },
+    Stream {
+        org: String,
+        put: Put,
+    },
     Batch {
         org: String,
         puts: Vec<Put>,
@@ -109,6 +115,38 @@ pub enum Action {
     Reopen,
 }
 
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateOrganization { org } => write!(f, "create {org}"),
+            Self::Put { org, put } => write!(f, "{org}: put {} bytes at {}", put.1, put.0),
+            Self::Stream { org, put } => write!(f, "{org}: stream {} bytes to {}", put.1, put.0),
+            Self::Batch { org, puts } => {
+                let puts: Vec<String> = puts.iter().map(|put| format!("{} at {}", put.1, put.0)).collect();
+                write!(f, "{org}: put in one batch {}", puts.join(", "))
+            }
+            Self::Delete { org, path, version } => write!(f, "{org}: delete {path} version {version}"),
+            Self::Undelete { org, path, version } => write!(f, "{org}: undelete {path} version {version}"),
+            Self::Destroy { org, path, version } => write!(f, "{org}: destroy {path} version {version}"),
+            Self::AddKey { org, key } => write!(f, "{org}: add the key {key}"),
+            Self::SetDefault {
+                org,
+                key,
+                rewrap: true,
+            } => {
+                write!(f, "{org}: make {key} the default, and re-wrap to it")
+            }
+            Self::SetDefault { org, key, .. } => write!(f, "{org}: make {key} the default"),
+            Self::Rotate { org, key } => write!(f, "{org}: rotate {key}"),
+            Self::Disable { org, key, target } => write!(f, "{org}: disable {key}, all of it to {target}"),
+            Self::DisableAll { org } => write!(f, "{org}: disable all keys, back to the managed one"),
+            Self::Rewrap { org } => write!(f, "{org}: re-wrap to the end"),
+            Self::ForgetEpochKeys => f.write_str("forget the epoch keys"),
+            Self::Reopen => f.write_str("close and open"),
+        }
+    }
+}
+
 /// The name of a registered key in the simulated KMS: every organization has its own, save the managed one.
 #[must_use]
 pub fn kms_key(org: &str, key: &str) -> String {
@@ -131,6 +169,19 @@ pub fn value(org: &str, path: &str, version: u32, bytes: usize) -> Vec<u8> {
         piece[..len].copy_from_slice(&CANARY[..len]);
     }
     value
+}
+
+/// A view without the values' hashes.
+#[must_use]
+pub fn shape_of(view: &View) -> View {
+    let mut shape = view.clone();
+    let organizations = shape.values_mut();
+    for version in organizations.flat_map(|org| org.secrets.values_mut().flatten()) {
+        if let VersionView::Live(hash) = version {
+            *hash = [0; 32];
+        }
+    }
+    shape
 }
 
 /// The hash by which values are compared.
@@ -165,7 +216,7 @@ impl Model {
                 model.view.insert(org.clone(), organization);
                 model.grant(org, "managed");
             }
-            Action::Put { org, put } => model.put(org, put),
+            Action::Put { org, put } | Action::Stream { org, put } => model.put(org, put),
             Action::Batch { org, puts } => puts.iter().for_each(|put| model.put(org, put)),
             Action::Delete { org, path, version } => {
                 *model.version(org, path, *version) = VersionView::Deleted
@@ -221,6 +272,29 @@ impl Model {
             Action::ForgetEpochKeys | Action::Reopen => {}
         }
         model
+    }
+
+    /// What holds when it cannot be seen whether this holds or `other`: both read the same.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        let mut model = other.clone();
+        model.grants.extend(self.grants.iter().cloned());
+        model.running.extend(self.running.iter().cloned());
+        model
+    }
+
+    /// The same, once this key may be needed as well.
+    #[must_use]
+    pub fn granting(&self, org: &str, key: &str) -> Self {
+        let mut model = self.clone();
+        model.grant(org, key);
+        model
+    }
+
+    /// The view without the values' hashes: what can be seen while a KMS is down.
+    #[must_use]
+    pub fn shape(&self) -> View {
+        shape_of(&self.view)
     }
 
     fn organization(&mut self, org: &str) -> &mut OrganizationView {
@@ -292,7 +366,14 @@ impl Model {
                 org,
                 put: some_put(dice),
             },
-            16..20 => Action::Batch {
+            16 => Action::Stream {
+                org,
+                put: (
+                    format!("streams/{}", dice.below(4)),
+                    *dice.choose(&[100, 70_000, 200_000]),
+                ),
+            },
+            17..20 => Action::Batch {
                 org,
                 puts: (0..dice.below(8) + 2).map(|_| some_put(dice)).collect(),
             },
@@ -369,6 +450,18 @@ pub fn perform(store: &Store, model: &Model, action: &Action) -> keystead::Resul
             let put = open(org)?.put(path, value(org, path, number, *bytes))?;
             assert_eq!(put.get(), number, "versions count up one by one");
         }
+        Action::Stream {
+            org,
+            put: (path, bytes),
+        } => {
+            let number = model.latest(org, path) + 1;
+            let mut writer = open(org)?.writer(path, PutOptions::new())?;
+            for piece in value(org, path, number, *bytes).chunks(10_000) {
+                writer.write_all(piece).map_err(of_the_engine)?;
+            }
+            let put = writer.finish()?;
+            assert_eq!(put.get(), number, "versions count up one by one");
+        }
         Action::Batch { org, puts } => {
             let (mut batch, mut model) = (Batch::new(), model.clone());
             for put in puts {
@@ -406,6 +499,17 @@ pub fn perform(store: &Store, model: &Model, action: &Action) -> keystead::Resul
         Action::Reopen => {}
     }
     Ok(())
+}
+
+/// What the engine said, out of the error of a writer of a stream.
+fn of_the_engine(error: std::io::Error) -> keystead::Error {
+    match error.downcast::<keystead::Error>() {
+        Ok(error) => error,
+        Err(error) => keystead::Error::Storage {
+            doing: "writing a stream",
+            reason: error.to_string(),
+        },
+    }
 }
 
 /// Does the running re-wrap job, if there is one, to its end.

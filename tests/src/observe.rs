@@ -31,6 +31,19 @@ pub struct Observed {
 ///
 /// What does not read, or does not agree.
 pub fn observe(store: &Store) -> Result<Observed, String> {
+    look(store, true)
+}
+
+/// The same without opening a value: all that can be seen while a KMS is down.
+///
+/// # Errors
+///
+/// What does not agree.
+pub fn observe_shape(store: &Store) -> Result<Observed, String> {
+    look(store, false)
+}
+
+fn look(store: &Store, open_values: bool) -> Result<Observed, String> {
     let mut view = View::new();
     let mut wraps = BTreeSet::new();
     for info in store
@@ -41,7 +54,7 @@ pub fn observe(store: &Store) -> Result<Observed, String> {
         let organization = store
             .organization(&info.name)
             .map_err(told("opening an organization"))?;
-        let (seen, states) = see(&organization)?;
+        let (seen, states) = see(&organization, open_values)?;
         if seen.secrets.len() as u64 != info.secrets {
             return Err(format!(
                 "{} counts {} secrets, and lists {}",
@@ -65,7 +78,10 @@ fn told(doing: &str) -> impl FnOnce(keystead::Error) -> String {
     move |error| format!("{doing}: {error}")
 }
 
-fn see(organization: &Organization) -> Result<(OrganizationView, BTreeMap<String, KeyState>), String> {
+fn see(
+    organization: &Organization,
+    open_values: bool,
+) -> Result<(OrganizationView, BTreeMap<String, KeyState>), String> {
     let mut secrets = BTreeMap::new();
     for info in organization
         .list("", None, ALL)
@@ -78,6 +94,7 @@ fn see(organization: &Organization) -> Result<(OrganizationView, BTreeMap<String
             .map_err(told("reading a history"))?
         {
             versions.push(match version.state {
+                VersionState::Live if !open_values => VersionView::Live([0; 32]),
                 VersionState::Live => {
                     let read = organization.get_version(&info.path, version.version);
                     let secret = read.map_err(|error| {

@@ -52,16 +52,20 @@ fn any_write_or_sync_that_fails_once_loses_nothing() {
     sweep(&(0..changes).map(Fault::ChangeOnce).collect::<Vec<_>>());
 }
 
+/// For the engine the same as the one above, because it writes nothing behind a failure: one in six, `cargo xtask soak` does
+/// the others.
 #[test]
 fn a_disk_that_fails_from_any_write_on_loses_nothing() {
     let changes = undisturbed().disk.changes();
-    sweep(&(0..changes).map(Fault::ChangeForGood).collect::<Vec<_>>());
+    let some = (0..changes).step_by(6);
+    sweep(&some.map(Fault::ChangeForGood).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_write_that_ends_in_its_middle_loses_nothing() {
     let changes = undisturbed().disk.changes();
-    sweep(&(0..changes).map(Fault::ShortWrite).collect::<Vec<_>>());
+    let some = (3..changes).step_by(6);
+    sweep(&some.map(Fault::ShortWrite).collect::<Vec<_>>());
 }
 
 /// Reads are thousands: the first thirty, then one in nine.
@@ -76,7 +80,7 @@ fn a_read_that_fails_once_loses_nothing() {
 fn a_disk_that_fills_up_loses_nothing() {
     let whole = undisturbed().disk.contents();
     let (from, to) = (4 << 20, whole.allocated_bytes());
-    let full = (from..to).step_by(50_000).map(Fault::Full);
+    let full = (from..to).step_by(150_000).map(Fault::Full);
     let short = (from..whole.len()).step_by(150_000).map(Fault::LengthMax);
     sweep(&full.chain(short).collect::<Vec<_>>());
 }

@@ -249,7 +249,9 @@ fn kills_while_it_opens_works_or_closes_lose_nothing_of_any_kind_of_change() {
         let store = keyring_options(directory.path())
             .open(look_at)
             .unwrap_or_else(|error| panic!("{story}: {error}"));
-        let view = observe(&store).unwrap_or_else(|wrong| panic!("{story}: {wrong}"));
+        let view = observe(&store)
+            .unwrap_or_else(|wrong| panic!("{story}: {wrong}"))
+            .view;
         if view == model.view {
             past.note(done);
         } else {

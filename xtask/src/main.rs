@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask demo`, `test`, `bench`, `lint`. People and the continuous integration use the same.
+//! The project's commands: `cargo xtask demo`, `test`, `bench`, `soak`, `replay`, `lint`. People and the continuous integration use the same.
 //!
 //! | module | what it does |
 //! | --- | --- |
@@ -6,6 +6,7 @@
 //! | `test` | sets up what tests need, runs all of them, says what was run and what was left out |
 //! | `tally` | counts passed, failed and skipped tests in what the test runners print |
 //! | `bench` | builds the benchmark and runs it, at real-time priority where that is allowed |
+//! | `soak` | lives simulated lives of stores, and one of them once more |
 //! | `lint` | formatting, clippy, documentation, house rules |
 //! | `house_rules` | what no other tool checks |
 //! | `tools` | runs cargo and others |
@@ -17,6 +18,7 @@ mod bench;
 mod demo;
 mod house_rules;
 mod lint;
+mod soak;
 mod tally;
 mod test;
 mod tools;
@@ -52,6 +54,18 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         given: Vec<String>,
     },
+    /// Lives simulated lives from fresh seeds on all cores: --minutes, --seed, --profile power|io|lie|lives.
+    #[command(disable_help_flag = true)]
+    Soak {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        given: Vec<String>,
+    },
+    /// Lives the life of one seed twice and compares the traces: SEED, --profile.
+    #[command(disable_help_flag = true)]
+    Replay {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        given: Vec<String>,
+    },
     /// Checks formatting, clippy, documentation and house rules.
     Lint,
 }
@@ -61,6 +75,8 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Test { skip_emulators } => test::run(skip_emulators),
         Command::Bench { given } => bench::run(&given),
+        Command::Soak { given } => soak::run("soak", &given),
+        Command::Replay { given } => soak::run("replay", &given),
         Command::Lint => lint::run(),
     };
     match outcome {

@@ -42,7 +42,7 @@ pub(crate) fn unwrap_for_hand_over(scope: &Scope, epoch: EpochNumber) -> Result<
     Ok((unwrapped, began))
 }
 
-/// Second half: the new KMS wraps it. One KMS call.
+/// Second half: the new KMS wraps it, and shows that it opens. Two KMS calls.
 pub(crate) fn hand_over(
     scope: &Scope,
     epoch: EpochNumber,

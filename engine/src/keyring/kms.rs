@@ -25,6 +25,8 @@ pub(crate) struct CallPolicy {
 }
 
 const EPOCH_KEY_BYTES: usize = 32;
+/// More than any KMS makes of 64 bytes (AWS: under 300); it is read with its epoch for ever after.
+const BLOB_MAX_BYTES: usize = 64 << 10;
 /// An epoch key and the hash of its context, for a KMS that does not bind one.
 const FRAMED_BYTES: usize = 64;
 
@@ -48,16 +50,47 @@ impl Kms {
         }
     }
 
-    /// Wraps an epoch's key. One KMS call.
+    /// Wraps an epoch's key, and unwraps it again: the other wraps of it are about to be erased, or there is none, so a
+    /// wrap that does not open would be the loss of the epoch. Two KMS calls.
     pub(crate) fn wrap(
         &self,
         key: &RegisteredKey,
         epoch: EpochNumber,
         epoch_key: &LockedBytes,
     ) -> Result<Wrapped> {
-        let context = self.context(key, &epoch.to_string());
-        self.wrap_under(key, &self.registry.instance(key)?, context, epoch_key)
-            .map_err(|error| kms_error(key, format!("wrap epoch {epoch}"), error))
+        let open = self.registry.instance(key)?;
+        let context = || self.context(key, &epoch.to_string());
+        let failed = |error| kms_error(key, format!("wrap epoch {epoch}"), error);
+        let wrapped = self
+            .wrap_under(key, &open, context(), epoch_key)
+            .map_err(failed)?;
+        if wrapped.blob.len() > BLOB_MAX_BYTES {
+            let error = BackendError::new(
+                ErrorCode::Internal,
+                format!(
+                    "the KMS returned {} bytes, which is no wrapped key",
+                    wrapped.blob.len()
+                ),
+            );
+            return Err(failed(error));
+        }
+        let opened = self
+            .unwrap_under(key, &open, context(), &wrapped)
+            .map_err(|error| {
+                kms_error(
+                    key,
+                    format!("unwrap epoch {epoch}, which it just wrapped,"),
+                    error,
+                )
+            })?;
+        if bool::from(opened.as_slice().ct_eq(epoch_key.as_slice())) {
+            return Ok(wrapped);
+        }
+        let error = BackendError::new(
+            ErrorCode::WrongKey,
+            "the KMS unwraps to another key than it just wrapped",
+        );
+        Err(failed(error))
     }
 
     /// Unwraps an epoch's key. One KMS call.
