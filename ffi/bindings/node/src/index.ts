@@ -1,0 +1,36 @@
+// Keystead: an embedded database for secrets whose owners bring their own keys. Nothing here waits on the event loop's thread.
+
+export { Backend, pluginDigest, type ManagedOptions, type PluginOptions } from './backend.js';
+export {
+  CallerError,
+  ConfigError,
+  ConflictError,
+  FaultError,
+  IntegrityError,
+  KeysteadError,
+  NotFoundError,
+  OutageError,
+  RevokedError,
+  SystemFailureError,
+  type ErrorCode,
+} from './errors.js';
+export { version } from './native.js';
+export { Keys, Organization, type Put, type PutOptions } from './organization.js';
+export type {
+  AuditHead,
+  AuditRecord,
+  Epoch,
+  KeyInfo,
+  OrganizationInfo,
+  Problem,
+  RewrapSource,
+  RewrapStatus,
+  Secret,
+  SecretInfo,
+  VerifyReport,
+  VersionInfo,
+  WrappedBy,
+} from './records.js';
+export { RewrapJob, type WaitOptions } from './rewrap.js';
+export { Store, type IdentityRequest, type StoreOptions, type VerifyOptions } from './store.js';
+export { SecretReadStream, SecretWriteStream } from './stream.js';
