@@ -1,0 +1,3 @@
+module keystead
+
+go 1.19
