@@ -210,6 +210,7 @@ fn classify(error: &Error) -> (Exit, String) {
         Error::VersionNotFound { .. } => (Exit::NotFound, "version-not-found"),
         Error::VersionDeleted { .. } => (Exit::NotFound, "version-deleted"),
         Error::VersionDestroyed { .. } => (Exit::NotFound, "version-destroyed"),
+        Error::VersionLost { .. } => (Exit::Damaged, "version-lost"),
         Error::KeyNotFound { .. } => (Exit::NotFound, "key-not-found"),
         Error::NoJob { .. } => (Exit::NotFound, "no-job"),
         Error::OrganizationExists { .. } => (Exit::Conflict, "organization-exists"),

@@ -203,6 +203,7 @@ impl From<VersionInfo> for VersionView {
             VersionState::Live => ("live", None, None),
             VersionState::Deleted { deleted_at_ms } => ("deleted", Some(deleted_at_ms), None),
             VersionState::Destroyed { destroyed_at_ms } => ("destroyed", None, Some(destroyed_at_ms)),
+            VersionState::Lost { .. } => ("lost", None, None),
         };
         Self {
             version: info.version,

@@ -119,6 +119,18 @@ pub enum Error {
         /// Which.
         version: Version,
     },
+    /// The version was lost when the file was damaged; the store was salvaged from what was left.
+    #[error(
+        "version {version} of secret {path:?} of organization {organization:?} was lost to damage of the file; restore it from a copy"
+    )]
+    VersionLost {
+        /// Whose.
+        organization: OrganizationName,
+        /// Where.
+        path: SecretPath,
+        /// Which.
+        version: Version,
+    },
     /// `put_if` found another latest version than the one expected.
     #[error(
         "secret {path:?} of organization {organization:?} is at version {actual}, not {expected}: read it again"

@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | `store`, `options`, `organization` | [`Store`], [`StoreOptions`], [`Organization`]: what an application holds |
 //! | `verify` | everything that can be checked about a store |
+//! | `salvage` | what is whole in a damaged file, copied into a new store |
 //! | `secret`, `keyring`, `rewrap` | versioned values; registered keys and epochs; moving data keys between epochs |
 //! | `scope` | what those three share: the open store's parts, one organization's place in it |
 //! | `audit` | the record of every change |
@@ -54,13 +55,14 @@ mod names;
 mod options;
 mod organization;
 mod rewrap;
+mod salvage;
 mod scope;
 mod secret;
 mod storage;
 mod store;
 mod verify;
 
-pub use audit::{Attribution, AuditEvent, AuditRecord};
+pub use audit::{Attribution, AuditEvent, AuditRecord, CarriedEvent};
 pub use crypto::SecretBytes;
 pub use env::{Env, SystemEnv};
 pub use error::{Error, Result};
@@ -76,6 +78,7 @@ pub use names::{
 pub use options::StoreOptions;
 pub use organization::{AuditHead, KeyInfo, Keys, Organization};
 pub use rewrap::{RewrapJob, RewrapPhase, RewrapSource, RewrapState, RewrapStatus};
+pub use salvage::{Loss, LossKind, SalvageOptions, SalvageProgress, SalvageReport};
 pub use secret::stream::{SecretReader, SecretWriter};
 pub use secret::{
     BATCH_MAX, BATCH_MAX_BYTES, Batch, Expect, LABEL_NAME_MAX_BYTES, LABEL_VALUE_MAX_BYTES, LABELS_MAX, Page,

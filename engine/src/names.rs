@@ -25,6 +25,23 @@ impl StoreId {
     }
 }
 
+impl FromStr for StoreId {
+    type Err = Error;
+
+    /// 32 hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let number = u128::from_str_radix(text, 16).ok();
+        let plain = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match number {
+            Some(number) if plain => Ok(Self(number.to_be_bytes())),
+            _ => Err(Error::InvalidArgument {
+                what: "a store id",
+                reason: "it must be 32 hexadecimal digits".into(),
+            }),
+        }
+    }
+}
+
 impl fmt::Display for StoreId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -210,13 +210,18 @@ impl StoreOptions {
         self.start(committer, env, registry, path)
     }
 
-    fn chosen_env(&self) -> Arc<dyn Env> {
+    pub(crate) fn chosen_env(&self) -> Arc<dyn Env> {
         self.env.clone().unwrap_or_else(|| Arc::new(SystemEnv::default()))
     }
 
     fn create_on(&self, disk: Arc<dyn Disk>, env: &dyn Env, path: &Path) -> Result<Committer> {
         let mut id = [0; 16];
         env.fill_random(&mut id).map_err(Error::Randomness)?;
+        self.create_with_id(disk, id, path)
+    }
+
+    /// Makes the pages of a new store of this id.
+    pub(crate) fn create_with_id(&self, disk: Arc<dyn Disk>, id: [u8; 16], path: &Path) -> Result<Committer> {
         let container =
             Container::create(disk, id).map_err(|error| open_failed(path, "creating the file", error))?;
         Committer::create(container, PlaceKey::of_store(&id), self.cache_bytes)
@@ -229,6 +234,11 @@ impl StoreOptions {
         Committer::open(container, place, self.cache_bytes)
     }
 
+    /// The backends that were registered.
+    pub(crate) fn registry(&self, env: &Arc<dyn Env>) -> Result<Registry> {
+        Registry::new(Arc::clone(env), self.backends.clone(), self.identity.clone())
+    }
+
     fn start(
         self,
         committer: Committer,
@@ -236,6 +246,12 @@ impl StoreOptions {
         registry: Registry,
         path: &Path,
     ) -> Result<Store> {
+        let (background, core) = (self.background, self.core(committer, env, registry));
+        Store::start(core, path, background)
+    }
+
+    /// The parts of an open store, without its handle and its background work.
+    pub(crate) fn core(self, committer: Committer, env: Arc<dyn Env>, registry: Registry) -> Arc<Core> {
         let committer = Arc::new(committer);
         let store = StoreId(committer.container().store_id());
         let calls = CallPolicy {
@@ -256,16 +272,15 @@ impl StoreOptions {
             Arc::clone(&committer),
             store,
         ));
-        let core = Arc::new(Core {
-            env: Arc::clone(&env),
+        Arc::new(Core {
+            env,
             store,
             committer,
             keyring,
             limits: self.limits,
             key_changes: Default::default(),
             rewrap_steps: Default::default(),
-        });
-        Store::start(core, path, self.background)
+        })
     }
 }
 
@@ -279,7 +294,7 @@ impl std::fmt::Debug for StoreOptions {
     }
 }
 
-fn open_failed(path: &Path, doing: &'static str, error: ContainerError) -> Error {
+pub(crate) fn open_failed(path: &Path, doing: &'static str, error: ContainerError) -> Error {
     let path = path.to_path_buf();
     match error {
         ContainerError::AlreadyOpen { .. } => Error::AlreadyOpen { path },

@@ -279,7 +279,7 @@ impl Organization {
         let mut epochs = Vec::new();
         for number in (1..=head.last_epoch.get()).map(EpochNumber) {
             let record = epoch::read(&*snapshot, self.scope.org, number)?;
-            let hash = epoch::hash_of(self.scope.org, number, &record.opened);
+            let hash = epoch::chained_hash(self.scope.org, number, &record);
             if record.opened.previous_hash != previous || record.hash != hash {
                 let what = format!("epoch {number} of organization {:?}", self.scope.organization);
                 return Err(Error::damaged(what, "it does not chain to the one before it"));

@@ -1,5 +1,6 @@
 //! The seams of the simulation, for this project's own tests; not covered by any promise of stability.
 
+pub use crate::salvage::simulation::{Places, RowPlace, parse_page, places};
 pub use crate::storage::container::Disk;
 
 use crate::error::Result;

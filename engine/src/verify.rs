@@ -234,9 +234,9 @@ impl<P: FnMut(u64)> Verifier<'_, P> {
             });
             let problem = match header {
                 Ok(Some(header)) => match (header.body, rows.get_with(Table::DataKeys, &key, |_| Ok(()))?) {
-                    (Body::Destroyed { .. }, None) => continue,
-                    (Body::Destroyed { .. }, Some(())) => {
-                        Some("it is destroyed, but its data key is there".to_owned())
+                    (Body::Destroyed { .. } | Body::Lost { .. }, None) => continue,
+                    (Body::Destroyed { .. } | Body::Lost { .. }, Some(())) => {
+                        Some("it is destroyed or lost, but its data key is there".to_owned())
                     }
                     (_, None) => Some("its data key is missing".into()),
                     (_, Some(())) => None,
@@ -266,7 +266,9 @@ impl<P: FnMut(u64)> Verifier<'_, P> {
             Ok(_) => self.report.values_opened += 1,
             Err(error @ (Error::Closed { .. } | Error::Storage { .. })) => return Err(error),
             // Changed since the snapshot.
-            Err(Error::VersionDeleted { .. } | Error::VersionDestroyed { .. }) => {}
+            Err(
+                Error::VersionDeleted { .. } | Error::VersionDestroyed { .. } | Error::VersionLost { .. },
+            ) => {}
             Err(error @ (Error::Kms { .. } | Error::BackendNotRegistered { .. })) => {
                 if self.report.unopened.len() < PROBLEMS_MAX {
                     self.report.unopened.push(Problem {

@@ -104,6 +104,9 @@ fn see(
                 }
                 VersionState::Deleted { .. } => VersionView::Deleted,
                 VersionState::Destroyed { .. } => VersionView::Destroyed,
+                VersionState::Lost { .. } => {
+                    return Err(format!("{} version {} is lost", info.path, version.version));
+                }
             });
         }
         if versions.len() as u32 != info.latest.get() {

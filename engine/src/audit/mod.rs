@@ -4,6 +4,10 @@
 //! the hash before it, so an event cannot be changed, moved or left out without changing every hash behind it; that the
 //! newest ones were cut off shows against a head that was noted elsewhere.
 
+mod carried;
+
+pub use carried::CarriedEvent;
+
 use crate::crypto::{AUDIT_CHAIN, chain_hash};
 use crate::error::{Error, Result};
 use crate::mutant::{Mutant, planted};
@@ -159,6 +163,31 @@ pub enum AuditEvent {
         /// Data keys moved in all.
         done: u64,
     },
+    /// The store was salvaged from a damaged file: from here on the chain is a new one.
+    Salvaged {
+        /// The newest record that the damaged file is known to have had; 0 when that is not known.
+        old_sequence: u64,
+        /// Its hash; zeros when that is not known.
+        old_hash: [u8; 32],
+        /// Records that are missing from the trail.
+        records_lost: u64,
+        /// Versions whose values were lost.
+        versions_lost: u64,
+    },
+    /// A record of the damaged file behind the first one that was missing, as it was found: nothing shows any more that it
+    /// follows those before it.
+    Carried {
+        /// Its number in the damaged file.
+        sequence: u64,
+        /// Its hash there.
+        hash: [u8; 32],
+        /// When it happened: milliseconds since the Unix epoch.
+        at_ms: u64,
+        /// Who did it and why.
+        by: Attribution,
+        /// What happened.
+        event: CarriedEvent,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -182,6 +211,18 @@ pub(crate) fn append(
     if planted(Mutant::AuditForgotten) && matches!(event, AuditEvent::VersionDeleted { .. }) {
         return Ok(());
     }
+    let (key, row) = next_row(org, head, by, at_ms, event);
+    transaction.put(Table::Audit, &key, &row)
+}
+
+/// The row of the next event of the chain, and its key; moves the head on.
+pub(crate) fn next_row(
+    org: OrganizationId,
+    head: &mut HeadRecord,
+    by: &Attribution,
+    at_ms: u64,
+    event: AuditEvent,
+) -> ([u8; 12], Vec<u8>) {
     let body = Body {
         at_ms,
         by: by.clone(),
@@ -192,10 +233,9 @@ pub(crate) fn append(
     let key = tables::audit(org, sequence);
     let hash = chain_hash(&AUDIT_CHAIN, &head.audit_hash, &[&key, &row]);
     row.extend_from_slice(&hash);
-    transaction.put(Table::Audit, &key, &row)?;
     head.audit_sequence = sequence;
     head.audit_hash = hash;
-    Ok(())
+    (key, row)
 }
 
 /// Reads at most `limit` records behind `after`, checking that each one chains to the one before it.
@@ -267,6 +307,33 @@ pub(crate) fn walk(
             hash,
         )
     })
+}
+
+/// A record by itself, as far as its row tells: whether it chains to the one before it is not looked at.
+pub(crate) struct Loose {
+    pub(crate) at_ms: u64,
+    pub(crate) by: Attribution,
+    pub(crate) event: AuditEvent,
+    pub(crate) hash: [u8; HASH_BYTES],
+}
+
+/// Reads a row by itself.
+pub(crate) fn read_loose(row: &[u8]) -> Result<Loose> {
+    let (bytes, hash) = split(row)?;
+    let body: Body = postcard::from_bytes(&bytes[1..])
+        .map_err(|error| damaged(Table::Audit, &format!("it does not decode: {error}")))?;
+    let Body { at_ms, by, event } = body;
+    Ok(Loose {
+        at_ms,
+        by,
+        event,
+        hash,
+    })
+}
+
+/// True when the row of this key chains to `previous`.
+pub(crate) fn chains(previous: &[u8; HASH_BYTES], key: &[u8], row: &[u8]) -> bool {
+    split(row).is_ok_and(|(bytes, hash)| chain_hash(&AUDIT_CHAIN, previous, &[key, bytes]) == hash)
 }
 
 fn split(row: &[u8]) -> Result<(&[u8], [u8; HASH_BYTES])> {

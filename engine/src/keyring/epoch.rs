@@ -165,6 +165,16 @@ pub(crate) fn hash_of(org: OrganizationId, epoch: EpochNumber, opened: &EpochOpe
     )
 }
 
+/// The hash that the epoch behind this one must name. A record that was lost is hashed no more: what stands in its place says
+/// which hash the next one names.
+pub(crate) fn chained_hash(org: OrganizationId, epoch: EpochNumber, record: &EpochRecord) -> [u8; 32] {
+    if record.opened.cause == EpochCause::RecordLost {
+        record.hash
+    } else {
+        hash_of(org, epoch, &record.opened)
+    }
+}
+
 /// Where an epoch stands, and where its randomness comes from.
 pub(crate) struct EpochPlace<'a> {
     pub(crate) env: &'a dyn Env,

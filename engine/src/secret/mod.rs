@@ -96,6 +96,11 @@ pub enum VersionState {
         /// When: milliseconds since the Unix epoch.
         destroyed_at_ms: u64,
     },
+    /// It was lost to damage of the file, from which the rest was salvaged. The other fields may be empty.
+    Lost {
+        /// When it was salvaged: milliseconds since the Unix epoch.
+        lost_at_ms: u64,
+    },
 }
 
 /// Part of a list, and where to go on.

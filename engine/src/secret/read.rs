@@ -147,6 +147,7 @@ fn open_row(
                 version,
             });
         }
+        Body::Lost { .. } => return Err(lost_version(scope, path, version)),
     };
     let content = content_key(store, place, &data_key()?);
     if content.commitment != Commitment::from_bytes(commitment) {
@@ -364,6 +365,7 @@ fn version_info(
         (Body::Destroyed { at_ms }, _) => VersionState::Destroyed {
             destroyed_at_ms: *at_ms,
         },
+        (Body::Lost { at_ms }, _) => VersionState::Lost { lost_at_ms: *at_ms },
         (_, Some(deletion)) => VersionState::Deleted {
             deleted_at_ms: deletion.deleted_at_ms,
         },
@@ -404,6 +406,14 @@ pub(crate) fn missing_version(scope: &Scope, path: &SecretPath, version: Version
         path: path.clone(),
         version,
         latest,
+    }
+}
+
+pub(crate) fn lost_version(scope: &Scope, path: &SecretPath, version: Version) -> Error {
+    Error::VersionLost {
+        organization: scope.organization.clone(),
+        path: path.clone(),
+        version,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::mutant::{Mutant, planted};
 use crate::names::{SecretPath, Version};
 use crate::scope::Scope;
-use crate::secret::read::missing_version;
+use crate::secret::read::{lost_version, missing_version};
 use crate::storage::records::{
     Body, DataKeyRow, DeletionRecord, HeadRecord, HeaderCheck, SecretRecord, VersionHeader, VersionRow,
 };
@@ -124,7 +124,7 @@ fn change(
     })
 }
 
-/// The header of a version that is not destroyed.
+/// The header of a version that is neither destroyed nor lost.
 fn read_header(
     scope: &Scope,
     rows: &impl Rows,
@@ -150,6 +150,9 @@ fn read_header(
             path,
             version,
         });
+    }
+    if let Body::Lost { .. } = header.body {
+        return Err(lost_version(scope, path, version));
     }
     Ok(header)
 }
@@ -233,7 +236,7 @@ pub(crate) fn apply_retention(
         let version = Version(number);
         match read_header(scope, transaction, path, secret, version) {
             Ok(header) => destroy_version(scope, transaction, head, path, secret, version, header, true)?,
-            Err(Error::VersionDestroyed { .. }) => {}
+            Err(Error::VersionDestroyed { .. } | Error::VersionLost { .. }) => {}
             Err(error) => return Err(error),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! - [`container`]: the file around redb: header, shred cells, journal, pages with a tag each.
 //! - [`boundary`]: what keeps a panic of redb's from going further.
+//! - [`raw`]: redb's pages read without redb, for a salvage.
 //! - [`tables`]: which tables there are and how their keys are made.
 //! - [`records`]: what stands in their rows.
 //! - [`transaction`]: reading a snapshot, and changing rows inside of the one writer.
@@ -12,6 +13,7 @@
 mod boundary;
 pub(crate) mod commit;
 pub(crate) mod container;
+pub(crate) mod raw;
 pub(crate) mod records;
 pub(crate) mod tables;
 pub(crate) mod transaction;

@@ -145,6 +145,8 @@ pub enum EpochCause {
     KeyDisabled,
     /// All customer-managed keys were disabled.
     AllKeysDisabled,
+    /// Why is not known: the epoch's record was lost to damage, and a salvage put this one in its place.
+    RecordLost,
 }
 
 /// What is fixed when an epoch is opened; the chain of epochs hashes it.
@@ -265,6 +267,14 @@ pub(crate) fn decode<R: Record>(place: &PlaceKey, row_key: &[u8], row: &[u8]) ->
         .map_err(|error| damaged(R::TABLE, &format!("it does not decode: {error}")))
 }
 
+/// True when the tag of a row says that it stands in this very place; for tables whose rows have such a tag.
+pub(crate) fn is_in_place(place: &PlaceKey, table: Table, row_key: &[u8], row: &[u8]) -> bool {
+    match table {
+        Table::Versions => VersionRow::parse(place, row_key, row, HeaderCheck::PlaceTag).is_ok(),
+        _ => checked_body(place, table, row_key, row).is_ok(),
+    }
+}
+
 fn checked_body<'r>(place: &PlaceKey, table: Table, row_key: &[u8], row: &'r [u8]) -> Result<&'r [u8]> {
     let Some(split) = row.len().checked_sub(PLACE_TAG_BYTES).filter(|split| *split >= 1) else {
         return Err(damaged(table, "it is too short"));
@@ -317,6 +327,8 @@ pub(crate) enum Body {
     },
     /// Gone for good.
     Destroyed { at_ms: u64 },
+    /// Lost to damage: a salvage put this in its place.
+    Lost { at_ms: u64 },
 }
 
 /// A row of `Versions`: format (1 byte), length of the header (4 bytes, little-endian), header, place tag (16 bytes), sealed

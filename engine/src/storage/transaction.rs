@@ -466,6 +466,25 @@ impl<'a> JournalOp<'a> {
     }
 }
 
+/// Visits the changes of a journal record: table, key, and the row that was put, or `None` when it was removed. Says whether the
+/// record decoded to its end.
+pub(crate) fn journal_changes(
+    mut payload: &[u8],
+    mut visit: impl FnMut(Table, &[u8], Option<&[u8]>) -> Result<()>,
+) -> Result<bool> {
+    while !payload.is_empty() {
+        let Some((op, rest)) = JournalOp::decode(payload) else {
+            return Ok(false);
+        };
+        match op {
+            JournalOp::Put { table, key, value } => visit(table, key, Some(value))?,
+            JournalOp::Remove { table, key } => visit(table, key, None)?,
+        }
+        payload = rest;
+    }
+    Ok(true)
+}
+
 /// Turns redb's errors into ours: damage stays damage, everything else is a failure of the storage.
 pub(crate) fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E) -> Error {
     move |error| match error.into() {

@@ -24,10 +24,17 @@ impl FileDisk {
     /// The last component of the path must not be a symbolic link (those before it may be). The lock is an advisory one
     /// of the whole file (`flock`): it keeps out every other `FileDisk`, in this process or another.
     pub(crate) fn open(path: &Path) -> Result<Self, ContainerError> {
+        Self::open_for(path, OpenOptions::new().read(true).write(true))
+    }
+
+    /// The same for reading alone.
+    pub(crate) fn open_read_only(path: &Path) -> Result<Self, ContainerError> {
+        Self::open_for(path, OpenOptions::new().read(true))
+    }
+
+    fn open_for(path: &Path, options: &mut OpenOptions) -> Result<Self, ContainerError> {
         let owned = || path.to_path_buf();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
+        let file = options
             // Without O_NONBLOCK, opening some devices would wait; for a regular file it changes nothing.
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)

@@ -35,6 +35,8 @@
 //! What cannot be told apart: damage to the *last* record of the journal after it was synced looks like a record that was torn.
 //! A closed store has an empty journal, so this needs a loss of power and damage in the same place.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::CheckedDisk;
@@ -59,6 +61,38 @@ pub(crate) struct Journal {
     disk: Arc<CheckedDisk>,
     tags: Arc<Tags>,
     position: Mutex<Position>,
+}
+
+/// What is left of the journal of a damaged store: 4 MiB of memory.
+pub(crate) struct Survivors {
+    region: Vec<u8>,
+    /// Generation and sequence → where the payload lies.
+    records: BTreeMap<(u64, u64), Range<usize>>,
+    /// Of every record whose head is whole.
+    heads: BTreeSet<(u64, u64)>,
+}
+
+impl Survivors {
+    /// The newest generation of which there is a record.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        self.heads.last().map(|place| place.0)
+    }
+
+    /// The payloads of a generation's records, in order.
+    pub(crate) fn payloads(&self, generation: u64) -> impl Iterator<Item = &[u8]> {
+        self.records
+            .range((generation, 0)..=(generation, u64::MAX))
+            .map(|(_, payload)| &self.region[payload.clone()])
+    }
+
+    /// Records of a generation that must have been there and are not whole. The very last one does not count when even its
+    /// head is gone: it looks as if it had never been.
+    pub(crate) fn missing(&self, generation: u64) -> u64 {
+        let all = (generation, 0)..=(generation, u64::MAX);
+        let last = self.heads.range(all.clone()).next_back();
+        let whole = self.records.range(all).count() as u64;
+        last.map_or(0, |last| (last.1 + 1).saturating_sub(whole))
+    }
 }
 
 /// Where the next record goes. Before a replay or restart there is no generation, and nothing is appended.
@@ -242,6 +276,38 @@ impl Journal {
             offset: end as u64,
         };
         Ok(sequence)
+    }
+
+    /// Every whole record of the region, whatever its generation, for a salvage.
+    pub(crate) fn survivors(&self) -> Result<Survivors, ContainerError> {
+        let mut region = vec![0; REGION];
+        self.disk
+            .read_at(JOURNAL_OFFSET, &mut region, "reading the journal")?;
+        let (mut records, mut heads) = (BTreeMap::new(), BTreeSet::new());
+        let mut at = 0;
+        while at < REGION {
+            let Some(head) = Head::decode(&self.tags, &region[at..], REGION - at) else {
+                at += SECTOR;
+                continue;
+            };
+            let place = (head.generation, head.sequence);
+            heads.insert(place);
+            let payload = at + PAYLOAD_AT..at + PAYLOAD_AT + head.payload_bytes;
+            let tag = self
+                .tags
+                .journal_record(&region[at..at + HEAD], &region[payload.clone()]);
+            if tag == region[at + RECORD_TAG_AT..at + PAYLOAD_AT] {
+                records.insert(place, payload);
+                at += Self::record_size(head.payload_bytes) as usize;
+            } else {
+                at += SECTOR;
+            }
+        }
+        Ok(Survivors {
+            region,
+            records,
+            heads,
+        })
     }
 
     /// The payload of the record at `offset`, if it is whole and the one that is due.

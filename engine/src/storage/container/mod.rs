@@ -75,6 +75,7 @@
 //! - **A failed write or sync is final** (`disk.rs`): a retried sync would lie.
 
 mod cells;
+mod damaged;
 mod disk;
 mod error;
 mod file;
@@ -100,7 +101,7 @@ pub(crate) use cells::CellNumber;
 pub use disk::Disk;
 pub(crate) use error::ContainerError;
 pub(crate) use file::{FileDisk, NewFile};
-pub(crate) use journal::Journal;
+pub(crate) use journal::{Journal, Survivors};
 #[cfg(test)]
 pub(crate) use memory::MemoryDisk;
 pub(crate) use pages::PageFile;
@@ -108,6 +109,7 @@ pub(crate) use pages::PageFile;
 pub(crate) use pages::Pages;
 
 use disk::CheckedDisk;
+pub(crate) use geometry::BLOCK_BYTES;
 use geometry::{HEADER_BYTES, JOURNAL_OFFSET, Layout, SEGMENT_BYTES, SEGMENTS_OFFSET};
 use header::Header;
 use tags::Tags;

@@ -1,0 +1,433 @@
+//! Rows out of the damaged file into the new store, in three layers: what its trees lead to; for keys that they do not lead to any
+//! more, what loose pages hold; over both, the journal.
+//!
+//! What a tree leads to is the newest durable state, and a hole in it is a range of keys. Loose pages hold rows of older states as
+//! well, so a row of theirs counts only when its key lies in a hole, and only by its own proof.
+
+use super::bulk::Bulk;
+use super::report::SalvageProgress;
+use crate::audit;
+use crate::error::Result;
+use crate::keyring::epoch;
+use crate::names::{EpochNumber, OrganizationId, StoreId};
+use crate::storage::container::Survivors;
+use crate::storage::raw::{Damaged, Holes, LooseLeaf, unreadable};
+use crate::storage::records::{
+    self, Body, DataKeyRow, EpochRecord, HeadRecord, HeaderCheck, KeyRecord, OrganizationNameRecord,
+    RewrapJobRecord, SecretRecord, VersionRow,
+};
+use crate::storage::tables::TABLE_COUNT;
+use crate::storage::transaction::journal_changes;
+use crate::storage::{Rows, Table};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, ControlFlow};
+
+/// The tables whose rows are copied. Facts, cells and names are made anew, unfinished uploads are dropped, chunks come later.
+const COPIED: [Table; 11] = [
+    Table::Organizations,
+    Table::OrganizationNames,
+    Table::Heads,
+    Table::Keys,
+    Table::Epochs,
+    Table::RewrapJobs,
+    Table::Secrets,
+    Table::Deletions,
+    Table::Audit,
+    Table::Versions,
+    Table::DataKeys,
+];
+
+/// A row by its table's number and its key.
+type RowName = (u8, Vec<u8>);
+
+/// What was gathered, beside the rows. Memory: something for each damaged page, and for each row found in loose pages more than
+/// once or beyond one block.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    holes: Vec<Holes>,
+    /// Rows that the tree leads to and whose tags do not match: holes of one key.
+    bad: BTreeSet<RowName>,
+    /// Rows in holes of which the journal says how they are.
+    journaled: BTreeSet<RowName>,
+    /// Where other rows of the same key stand, which may be the right ones.
+    others: BTreeMap<RowName, Vec<u64>>,
+    /// Rows of loose pages that reach beyond one block: another page may have been written over their end.
+    spanning: BTreeSet<RowName>,
+    pub(crate) journal_records_lost: u64,
+    pub(crate) next_organization: u64,
+    generation: u64,
+}
+
+impl Gathered {
+    fn new() -> Self {
+        Self {
+            holes: vec![Holes::default(); TABLE_COUNT],
+            ..Self::default()
+        }
+    }
+
+    /// Gathers every table but that of chunks.
+    pub(crate) fn all_but_chunks(
+        damaged: &Damaged,
+        bulk: &mut Bulk<'_>,
+        progress: &mut dyn FnMut(SalvageProgress),
+    ) -> Result<Self> {
+        let mut gathered = Self::new();
+        let facts = gathered.facts(damaged)?;
+        for table in COPIED {
+            gathered.tree(damaged, bulk, table, &|_| true, progress)?;
+        }
+        if COPIED.iter().any(|table| gathered.has_holes(*table)) {
+            gathered.loose(damaged, bulk, &|table, _| table != Table::Chunks, progress)?;
+        }
+        let survivors = damaged
+            .container()
+            .journal()
+            .survivors()
+            .map_err(|error| unreadable(&error))?;
+        // Where the fact is lost, the newest records are the current ones: replaying what the pages have already changes nothing.
+        gathered.generation = facts.or(survivors.newest()).unwrap_or(0);
+        gathered.journal_records_lost = survivors.missing(gathered.generation);
+        gathered.journal(&survivors, bulk, &|table, _| COPIED.contains(&table))?;
+        bulk.flush()?;
+        Ok(gathered)
+    }
+
+    /// Gathers the chunks of the values with these beginnings of their keys.
+    pub(crate) fn chunks(
+        damaged: &Damaged,
+        values: &BTreeSet<[u8; 20]>,
+        bulk: &mut Bulk<'_>,
+        progress: &mut dyn FnMut(SalvageProgress),
+    ) -> Result<Self> {
+        let mut gathered = Self::new();
+        if values.is_empty() {
+            return Ok(gathered);
+        }
+        let wanted = |key: &[u8]| key.first_chunk().is_some_and(|value| values.contains(value));
+        let wanted_of = |table, key: &[u8]| table == Table::Chunks && wanted(key);
+        let facts = gathered.facts(damaged)?;
+        gathered.tree(damaged, bulk, Table::Chunks, &wanted, progress)?;
+        if gathered.has_holes(Table::Chunks) {
+            gathered.loose(damaged, bulk, &wanted_of, progress)?;
+        }
+        let survivors = damaged
+            .container()
+            .journal()
+            .survivors()
+            .map_err(|error| unreadable(&error))?;
+        gathered.generation = facts.or(survivors.newest()).unwrap_or(0);
+        gathered.journal(&survivors, bulk, &wanted_of)?;
+        bulk.flush()?;
+        Ok(gathered)
+    }
+
+    fn has_holes(&self, table: Table) -> bool {
+        !self.holes[table as usize].is_empty() || self.bad.iter().any(|(number, _)| *number == table as u8)
+    }
+
+    /// True when the tree does not say what stands at this key.
+    pub(crate) fn in_hole(&self, table: Table, key: &[u8]) -> bool {
+        let name = (table as u8, key.to_vec());
+        (self.holes[table as usize].contains(key) || self.bad.contains(&name))
+            && !self.journaled.contains(&name)
+    }
+
+    /// True when a hole of this table may hold a row whose key begins so.
+    pub(crate) fn touches(&self, table: Table, prefix: &[u8]) -> bool {
+        self.holes[table as usize].touches(prefix)
+            || self
+                .bad
+                .range((table as u8, prefix.to_vec())..)
+                .next()
+                .is_some_and(|(number, key)| *number == table as u8 && key.starts_with(prefix))
+    }
+
+    /// True when a row was taken from a loose page and reaches beyond one block.
+    pub(crate) fn is_spanning(&self, table: Table, key: &[u8]) -> bool {
+        self.spanning.contains(&(table as u8, key.to_vec()))
+    }
+
+    /// The other rows that may be the right ones for a key.
+    pub(crate) fn others(&self, damaged: &Damaged, table: Table, key: &[u8]) -> Vec<Vec<u8>> {
+        let blocks = self.others.get(&(table as u8, key.to_vec()));
+        let rows = blocks.into_iter().flatten();
+        rows.filter_map(|block| damaged.row_at(*block, key)).collect()
+    }
+
+    /// The numbers of all organizations of which a row was found.
+    pub(crate) fn organizations(&self, bulk: &mut Bulk<'_>) -> Result<BTreeSet<OrganizationId>> {
+        let mut found = BTreeSet::new();
+        let snapshot = bulk.snapshot()?;
+        for table in COPIED {
+            match table {
+                Table::OrganizationNames => {
+                    snapshot.scan(table, Bound::Unbounded, None, |key, row| {
+                        let record: OrganizationNameRecord = records::decode(snapshot.place(), key, row)?;
+                        found.insert(OrganizationId(record.id));
+                        Ok(ControlFlow::Continue(()))
+                    })?;
+                    continue;
+                }
+                // A job's key begins with whether it runs, and a job alone is nothing.
+                Table::RewrapJobs => continue,
+                _ => {}
+            }
+            let mut from = Some(0u32);
+            while let Some(next) = from {
+                let mut organization = None;
+                snapshot.scan(table, Bound::Included(&next.to_be_bytes()), None, |key, _| {
+                    organization = key.first_chunk().map(|id| u32::from_be_bytes(*id));
+                    Ok(ControlFlow::Break(()))
+                })?;
+                found.extend(organization.map(OrganizationId));
+                from = organization.and_then(|id| id.checked_add(1));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The facts of the store that count: the generation of the journal, if it is known; the number of the next organization.
+    fn facts(&mut self, damaged: &Damaged) -> Result<Option<u64>> {
+        let mut generation = None;
+        damaged.walk(Table::Store, &mut |name, row, _| {
+            let value = row.try_into().map(u64::from_le_bytes);
+            match (name, value) {
+                (b"journal_generation", Ok(value)) => generation = Some(value),
+                (b"next_organization", Ok(value)) => self.next_organization = value,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(generation)
+    }
+
+    fn tree(
+        &mut self,
+        damaged: &Damaged,
+        bulk: &mut Bulk<'_>,
+        table: Table,
+        wanted: &dyn Fn(&[u8]) -> bool,
+        progress: &mut dyn FnMut(SalvageProgress),
+    ) -> Result<()> {
+        let mut rows = 0;
+        let bad = &mut self.bad;
+        let holes = damaged.walk(table, &mut |key, row, _| {
+            rows += 1;
+            if rows % 1024 == 0 {
+                progress(SalvageProgress::new("copying rows", rows, None));
+            }
+            if !has_shape(table, key, row)
+                || is_tagged(table) && !records::is_in_place(bulk.place(), table, key, row)
+            {
+                bad.insert((table as u8, key.to_vec()));
+                return Ok(());
+            }
+            if wanted(key) {
+                bulk.put(table, key, row.to_vec())?;
+            }
+            Ok(())
+        })?;
+        self.holes[table as usize] = holes;
+        Ok(())
+    }
+
+    fn loose(
+        &mut self,
+        damaged: &Damaged,
+        bulk: &mut Bulk<'_>,
+        wanted: &dyn Fn(Table, &[u8]) -> bool,
+        progress: &mut dyn FnMut(SalvageProgress),
+    ) -> Result<()> {
+        let total = Some(damaged.container().page_blocks());
+        let mut progress = |blocks| progress(SalvageProgress::new("looking at every block", blocks, total));
+        damaged.leaves(&mut progress, |leaf| {
+            let untagged = untagged_table(&leaf);
+            let mut guess = Table::Versions;
+            for (key, row, spans) in leaf.rows() {
+                let table = match tagged_table(bulk, guess, key, row) {
+                    Some(table) => {
+                        guess = table;
+                        table
+                    }
+                    None => match untagged {
+                        Some(table) => table,
+                        None => continue,
+                    },
+                };
+                if wanted(table, key) && self.in_hole(table, key) {
+                    self.candidate(damaged, bulk, table, key, row, leaf.block)?;
+                    if spans {
+                        self.spanning.insert((table as u8, key.to_vec()));
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// A row for a key in a hole: taken when there is none yet or it is the better one, remembered when either may be right.
+    fn candidate(
+        &mut self,
+        damaged: &Damaged,
+        bulk: &mut Bulk<'_>,
+        table: Table,
+        key: &[u8],
+        row: &[u8],
+        block: u64,
+    ) -> Result<()> {
+        let Some(known) = bulk.get(table, key)? else {
+            return bulk.put(table, key, row.to_vec());
+        };
+        if known == row {
+            return Ok(());
+        }
+        match choose(damaged, bulk, table, key, &known, row) {
+            Choice::Known => Ok(()),
+            Choice::New => bulk.put(table, key, row.to_vec()),
+            Choice::Either => {
+                let blocks = self.others.entry((table as u8, key.to_vec())).or_default();
+                if block != 0 && !blocks.contains(&block) {
+                    blocks.push(block);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The records of the current generation count over everything else; what older ones changed is in the pages.
+    fn journal(
+        &mut self,
+        survivors: &Survivors,
+        bulk: &mut Bulk<'_>,
+        wanted: &dyn Fn(Table, &[u8]) -> bool,
+    ) -> Result<()> {
+        for payload in survivors.payloads(self.generation) {
+            journal_changes(payload, |table, key, row| {
+                let value = row.and_then(|row| row.try_into().ok()).map(u64::from_le_bytes);
+                if let (Table::Store, b"next_organization", Some(value)) = (table, key, value) {
+                    self.next_organization = self.next_organization.max(value);
+                }
+                if !wanted(table, key) {
+                    return Ok(());
+                }
+                let name = (table as u8, key.to_vec());
+                self.others.remove(&name);
+                self.spanning.remove(&name);
+                if self.in_hole(table, key) {
+                    self.journaled.insert(name);
+                }
+                match row {
+                    Some(row) => bulk.put(table, key, row.to_vec()),
+                    None => bulk.remove(table, key),
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Tables whose rows have a place tag.
+fn is_tagged(table: Table) -> bool {
+    !matches!(table, Table::DataKeys | Table::Audit | Table::Chunks)
+}
+
+/// True when key and row look like those of this table.
+fn has_shape(table: Table, key: &[u8], row: &[u8]) -> bool {
+    match table {
+        Table::DataKeys => key.len() == 16 && DataKeyRow::decode(row).is_ok(),
+        Table::Audit => key.len() == 12 && audit::read_loose(row).is_ok(),
+        Table::Chunks => key.len() == 24 && row.len() >= crate::crypto::TAG_LEN,
+        Table::Organizations | Table::Heads => key.len() == 4,
+        Table::RewrapJobs => key.len() == 5,
+        Table::Epochs => key.len() == 8,
+        Table::Versions | Table::Deletions => key.len() == 16,
+        Table::Keys | Table::Secrets => key.get(4..).is_some_and(|name| std::str::from_utf8(name).is_ok()),
+        _ => std::str::from_utf8(key).is_ok(),
+    }
+}
+
+/// The table that a loose row is of, by its place tag; `guess` is looked at first.
+fn tagged_table(bulk: &Bulk<'_>, guess: Table, key: &[u8], row: &[u8]) -> Option<Table> {
+    let tagged = COPIED.into_iter().filter(|table| is_tagged(*table));
+    std::iter::once(guess)
+        .chain(tagged)
+        .find(|table| has_shape(*table, key, row) && records::is_in_place(bulk.place(), *table, key, row))
+}
+
+/// The table without place tags that a loose leaf is of: every row has that table's shape.
+fn untagged_table(leaf: &LooseLeaf<'_>) -> Option<Table> {
+    [Table::DataKeys, Table::Audit, Table::Chunks]
+        .into_iter()
+        .find(|table| leaf.rows().all(|(key, row, _)| has_shape(*table, key, row)))
+}
+
+/// Which of two rows of one key is the right one.
+enum Choice {
+    Known,
+    New,
+    Either,
+}
+
+fn choose(damaged: &Damaged, bulk: &Bulk<'_>, table: Table, key: &[u8], known: &[u8], new: &[u8]) -> Choice {
+    let place = bulk.place();
+    fn newer<R: records::Record, K: Ord>(
+        place: &crate::crypto::PlaceKey,
+        key: &[u8],
+        (known, new): (&[u8], &[u8]),
+        rank: impl Fn(R) -> K,
+    ) -> Choice {
+        let rank = |row| records::decode(place, key, row).ok().map(&rank);
+        if rank(new) > rank(known) {
+            Choice::New
+        } else {
+            Choice::Known
+        }
+    }
+    let rows = (known, new);
+    match table {
+        Table::Heads => newer(place, key, rows, |head: HeadRecord| head.audit_sequence),
+        // A key's state only moves on.
+        Table::Keys => newer(place, key, rows, |record: KeyRecord| record.state as u8),
+        Table::Secrets => newer(place, key, rows, |secret: SecretRecord| {
+            (secret.latest, secret.oldest_kept, secret.updated_at_ms)
+        }),
+        Table::RewrapJobs => newer(place, key, rows, |job: RewrapJobRecord| {
+            (job.number, job.done, job.batches)
+        }),
+        // Retired is for good; before that, the wraps that are not erased are the newer ones.
+        Table::Epochs => newer(place, key, rows, |record: EpochRecord| {
+            (record.retired_at_ms.is_some(), opens(damaged, key, &record))
+        }),
+        Table::Versions => match (is_gone(bulk, key, known), is_gone(bulk, key, new)) {
+            (false, true) => Choice::New,
+            (true, _) => Choice::Known,
+            (false, false) => Choice::Either,
+        },
+        Table::DataKeys | Table::Chunks => Choice::Either,
+        _ => Choice::Known,
+    }
+}
+
+/// A destroyed version stays so.
+fn is_gone(bulk: &Bulk<'_>, key: &[u8], row: &[u8]) -> bool {
+    VersionRow::parse(bulk.place(), key, row, HeaderCheck::PlaceTag)
+        .is_ok_and(|row| matches!(row.header.body, Body::Destroyed { .. } | Body::Lost { .. }))
+}
+
+/// How many wraps of an epoch open under their shred keys.
+fn opens(damaged: &Damaged, key: &[u8], record: &EpochRecord) -> usize {
+    let Some((org, number)) = key.split_first_chunk() else {
+        return 0;
+    };
+    let (org, number) = (
+        OrganizationId(u32::from_be_bytes(*org)),
+        EpochNumber(number.try_into().map_or(0, u32::from_be_bytes)),
+    );
+    let container = damaged.container();
+    let store = StoreId(container.store_id());
+    let wraps = record.wraps.iter();
+    wraps
+        .filter(|wrap| epoch::open_wrap(container, store, org, number, wrap).is_ok())
+        .count()
+}

@@ -1,0 +1,490 @@
+//! Salvage: what is whole in a damaged file is in the new store, what is not is named, and nothing is wrong.
+
+use keystead::simulation::{Places, places};
+use keystead::{
+    Backend, Batch, Error, LossKind, Organization, RewrapState, SalvageOptions, SalvageReport, Store,
+    StoreOptions, VerifyOptions, Version, VersionState,
+};
+use keystead_tests::disk::{Contents, SimulatedDisk};
+use keystead_tests::env::{Dice, SimulatedEnv, seed};
+use keystead_tests::kms::SimulatedKms;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Numbers of tables, as the format's page lists them.
+const ORGANIZATIONS: u8 = 1;
+const KEYS: u8 = 4;
+const EPOCHS: u8 = 5;
+const SECRETS: u8 = 6;
+const VERSIONS: u8 = 7;
+const DATA_KEYS: u8 = 8;
+const CHUNKS: u8 = 9;
+const AUDIT: u8 = 13;
+const BLOCK: usize = 4096;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Live(Vec<u8>),
+    Deleted(Vec<u8>),
+    Destroyed,
+}
+
+/// Organization, path, version.
+type Name = (String, String, u32);
+
+/// A store that was closed, and what it holds.
+struct World {
+    kms: SimulatedKms,
+    image: Contents,
+    places: Places,
+    model: BTreeMap<Name, State>,
+}
+
+fn options(kms: &SimulatedKms, seed: u64) -> StoreOptions {
+    Store::options()
+        .backend(Backend::new(kms.clone()).named("managed"))
+        .backend(Backend::new(kms.clone()).named("customer-kms"))
+        .env(Arc::new(SimulatedEnv::new(seed)))
+        .kms_attempts_max(1)
+        .background_rewrap(false)
+        .rewrap_batch(50)
+}
+
+fn value(dice: &mut Dice) -> Vec<u8> {
+    let bytes = match dice.below(40) {
+        0 => 17_000 + dice.below(200_000),
+        1..3 => 5_000 + dice.below(11_000),
+        3..6 => 1_000 + dice.below(3_000),
+        _ => dice.below(200),
+    };
+    let mut value = vec![0; bytes as usize];
+    value.iter_mut().for_each(|byte| *byte = dice.roll() as u8);
+    value
+}
+
+/// Four organizations, of which one has changed its key, one is in the middle of it, and one has just begun.
+fn world(seed: u64, secrets: u64) -> World {
+    let (kms, disk) = (SimulatedKms::new(), SimulatedDisk::new());
+    let mut dice = Dice::new(seed);
+    let mut model = BTreeMap::new();
+    let store = options(&kms, seed).create_on_disk(disk.clone()).unwrap();
+    let names = ["moved", "moving", "beginning", "managed"];
+    for name in names {
+        store.create_organization(name).unwrap();
+    }
+    let put = |organization: &Organization, dice: &mut Dice, model: &mut BTreeMap<Name, State>| {
+        let mut batch = Batch::new();
+        let mut values = Vec::new();
+        for _ in 0..1 + dice.below(8) {
+            let path = format!("{}/s{}", dice.below(7), dice.below(secrets));
+            let value = value(dice);
+            batch = batch.put(&path, value.clone()).unwrap();
+            values.push((path, value));
+        }
+        let versions = organization.commit(batch).unwrap();
+        for ((path, value), version) in values.into_iter().zip(versions) {
+            let name = (organization.name().to_string(), path, version.get());
+            model.insert(name, State::Live(value));
+        }
+    };
+    for round in 0..secrets {
+        for name in names {
+            let organization = store.organization(name).unwrap();
+            put(&organization, &mut dice, &mut model);
+        }
+        if round == secrets / 2 {
+            add_key(&store.organization("moved").unwrap()).wait_run();
+        }
+        if dice.once_in(2) {
+            change(&store, &mut dice, &mut model);
+        }
+    }
+    add_key(&store.organization("beginning").unwrap());
+    add_key(&store.organization("moving").unwrap());
+    store.close().unwrap();
+    drop(store);
+    // The job stops in the middle, since its target may wrap no more.
+    let store = options(&kms, seed + 1)
+        .wraps_per_epoch_max(secrets)
+        .open_on_disk(disk.clone())
+        .unwrap();
+    let moving = store.organization("moving").unwrap();
+    moving.rewrap_job().unwrap().run_here(|_| {}).unwrap_err();
+    let status = moving.rewrap_status().unwrap().unwrap();
+    assert!(status.done > 0 && status.remaining > 0, "{status:?}");
+    drop(moving);
+    store.close().unwrap();
+    drop(store);
+    World {
+        kms,
+        places: places(disk.clone()).unwrap(),
+        image: disk.contents(),
+        model,
+    }
+}
+
+trait Run {
+    fn wait_run(&self);
+}
+
+impl Run for keystead::RewrapJob {
+    fn wait_run(&self) {
+        assert_eq!(self.run_here(|_| {}).unwrap().state, RewrapState::Done);
+    }
+}
+
+fn add_key(organization: &Organization) -> keystead::RewrapJob {
+    let key = serde_json::json!({ "key": organization.name().as_str() });
+    organization.keys().add("own", "customer-kms", key).unwrap()
+}
+
+/// Deletes, undeletes or destroys one version.
+fn change(store: &Store, dice: &mut Dice, model: &mut BTreeMap<Name, State>) {
+    let names: Vec<_> = model.keys().cloned().collect();
+    let name = dice.choose(&names).clone();
+    let (organization, path, version) = (
+        store.organization(&name.0).unwrap(),
+        &name.1,
+        Version::new(name.2).unwrap(),
+    );
+    let state = model.get_mut(&name).unwrap();
+    match (dice.below(3), state.clone()) {
+        (_, State::Destroyed) => {}
+        (0, State::Live(value)) => {
+            organization.delete(path, version).unwrap();
+            *state = State::Deleted(value);
+        }
+        (1, State::Deleted(value)) => {
+            organization.undelete(path, version).unwrap();
+            *state = State::Live(value);
+        }
+        _ => {
+            organization.destroy(path, version).unwrap();
+            *state = State::Destroyed;
+        }
+    }
+}
+
+/// The rows of a store by table and key, for the oracle: what a value needs, and where it stands.
+struct Oracle<'w> {
+    rows: BTreeMap<(u8, &'w [u8]), &'w keystead::simulation::RowPlace>,
+    organizations: BTreeMap<String, [u8; 4]>,
+}
+
+fn varint(bytes: &mut &[u8]) -> u64 {
+    let (mut value, mut shift) = (0, 0);
+    loop {
+        let byte = bytes[0];
+        *bytes = &bytes[1..];
+        value |= u64::from(byte & 127) << shift;
+        shift += 7;
+        if byte < 128 {
+            return value;
+        }
+    }
+}
+
+impl<'w> Oracle<'w> {
+    fn new(places: &'w Places) -> Self {
+        let rows: BTreeMap<_, _> = places
+            .rows
+            .iter()
+            .map(|row| ((row.table, row.key.as_slice()), row))
+            .collect();
+        let organizations = rows
+            .range((ORGANIZATIONS, &[][..])..(ORGANIZATIONS + 1, &[][..]))
+            .map(|((_, key), row)| {
+                let name = &row.row[2..2 + row.row[1] as usize];
+                (
+                    String::from_utf8(name.to_vec()).unwrap(),
+                    (*key).try_into().unwrap(),
+                )
+            })
+            .collect();
+        Self { rows, organizations }
+    }
+
+    fn prefixed(&self, table: u8, prefix: &[u8]) -> impl Iterator<Item = &'w keystead::simulation::RowPlace> {
+        let prefix = prefix.to_vec();
+        self.rows
+            .range((table, &[][..])..(table + 1, &[][..]))
+            .map(|(_, row)| *row)
+            .filter(move |row| row.key.starts_with(&prefix))
+    }
+
+    fn secret_id(&self, organization: &str, path: &str) -> u64 {
+        let key = [&self.organizations[organization][..], path.as_bytes()].concat();
+        varint(&mut &self.rows[&(SECRETS, key.as_slice())].row[1..])
+    }
+
+    /// The blocks that a value's rows need: its own, and those of its epoch, keys and organization.
+    fn blocks(&self, name: &Name) -> BTreeSet<u64> {
+        let organization = &self.organizations[&name.0][..];
+        let secret_key = [organization, name.1.as_bytes()].concat();
+        let secret_id = self.secret_id(&name.0, &name.1).to_be_bytes();
+        let version_key = [organization, &secret_id, &name.2.to_be_bytes()].concat();
+        let data_key = self.rows[&(DATA_KEYS, version_key.as_slice())];
+        let epoch = u32::from_le_bytes(data_key.row[1..5].try_into().unwrap()).to_be_bytes();
+        let epoch_key = [organization, &epoch].concat();
+        let version = self.rows[&(VERSIONS, version_key.as_slice())];
+        let mut needed = vec![
+            self.rows[&(ORGANIZATIONS, organization)],
+            self.rows[&(EPOCHS, epoch_key.as_slice())],
+            self.rows[&(SECRETS, secret_key.as_slice())],
+            version,
+            data_key,
+        ];
+        needed.extend(self.prefixed(KEYS, organization));
+        // Header: when, size, no content type, no labels, then the alternative.
+        let mut header = &version.row[5..];
+        varint(&mut header);
+        varint(&mut header);
+        assert_eq!(header[..2], [0, 0]);
+        if header[2] == 1 {
+            let value_id = &header[3 + 32..3 + 32 + 16];
+            needed.extend(self.prefixed(CHUNKS, &[organization, value_id].concat()));
+        }
+        needed
+            .into_iter()
+            .flat_map(|row| row.blocks.iter().copied())
+            .collect()
+    }
+}
+
+fn destroy(image: &mut Contents, offset: u64, dice: &mut Dice) {
+    let noise: Vec<u8> = (0..BLOCK).map(|_| dice.roll() as u8).collect();
+    image.write(offset, &noise);
+}
+
+fn salvage(
+    world: &World,
+    image: Contents,
+    options_of: &SalvageOptions,
+) -> (SalvageReport, Arc<SimulatedDisk>) {
+    let (damaged, new) = (SimulatedDisk::holding(image.clone()), SimulatedDisk::new());
+    let report = options(&world.kms, 77)
+        .salvage_on_disks(damaged.clone(), new.clone(), options_of)
+        .unwrap();
+    assert_eq!(damaged.changes(), 0, "the damaged file is never written");
+    (report, new)
+}
+
+fn assert_sound(store: &Store) {
+    let report = store.verify(VerifyOptions { open_values: true }, |_| {}).unwrap();
+    assert!(report.is_clean() && report.unopened.is_empty(), "{report:#?}");
+}
+
+/// What became of every version: read back from the new store.
+fn found(store: &Store) -> BTreeMap<Name, Option<State>> {
+    let mut found = BTreeMap::new();
+    for organization in store.organizations(None, 1000).unwrap().items {
+        let organization = store.organization(&organization.name).unwrap();
+        for secret in organization.list("", None, 10_000).unwrap().items {
+            for info in organization.history(&secret.path, None, 10_000).unwrap() {
+                let read = || {
+                    organization
+                        .get_version(&secret.path, info.version)
+                        .unwrap()
+                        .value
+                };
+                let state = match info.state {
+                    VersionState::Live => Some(State::Live(read().as_ref().to_vec())),
+                    VersionState::Deleted { .. } => {
+                        organization.undelete(&secret.path, info.version).unwrap();
+                        let value = read().as_ref().to_vec();
+                        organization.delete(&secret.path, info.version).unwrap();
+                        Some(State::Deleted(value))
+                    }
+                    VersionState::Destroyed { .. } => Some(State::Destroyed),
+                    VersionState::Lost { .. } => None,
+                };
+                let name = organization.name().to_string();
+                found.insert((name, secret.path.clone(), info.version.get()), state);
+            }
+        }
+    }
+    found
+}
+
+/// How a round went.
+#[derive(Debug, Default)]
+struct Tally {
+    versions: usize,
+    whole: usize,
+    recovered: usize,
+    lost: usize,
+    undecided: usize,
+}
+
+/// Salvages one damaged image, and checks the outcome against the model.
+fn check(
+    world: &World,
+    oracle: &Oracle<'_>,
+    image: &Contents,
+    destroyed: &BTreeSet<u64>,
+    keep: bool,
+) -> Tally {
+    let asked = SalvageOptions::default().keep_undecided(keep);
+    let (report, disk) = salvage(world, image.clone(), &asked);
+    let store = options(&world.kms, 78).open_on_disk(disk).unwrap();
+    assert_sound(&store);
+    let found = found(&store);
+    let mut lost = BTreeMap::new();
+    let mut unnamed = BTreeSet::new();
+    let mut organizations_lost = BTreeSet::new();
+    for loss in &report.lost {
+        match (loss.kind, &loss.organization, &loss.path, loss.version) {
+            (LossKind::Organization, ..) => drop(organizations_lost.insert(loss.organization_id.unwrap())),
+            (LossKind::Version | LossKind::Undecided, Some(organization), Some(path), Some(version)) => {
+                lost.insert((organization.clone(), path.clone(), version.get()), loss.kind);
+            }
+            (LossKind::Version, _, None, Some(version)) => {
+                unnamed.insert((
+                    loss.organization_id.unwrap(),
+                    loss.secret_id.unwrap(),
+                    version.get(),
+                ));
+            }
+            _ => {}
+        }
+    }
+    let mut tally = Tally::default();
+    for (name, state) in &world.model {
+        let seen = found.get(name).cloned().flatten();
+        if *state == State::Destroyed {
+            let gone = matches!(seen, None | Some(State::Destroyed));
+            assert!(gone || keep, "{name:?} was destroyed, and is there again");
+            continue;
+        }
+        tally.versions += 1;
+        let whole = oracle.blocks(name).is_disjoint(destroyed);
+        tally.whole += usize::from(whole);
+        match (&seen, state) {
+            (Some(State::Live(seen) | State::Deleted(seen)), State::Live(put) | State::Deleted(put)) => {
+                assert!(seen == put, "{name:?} has another value");
+                assert!(!lost.contains_key(name), "{name:?} is there, and said to be lost");
+                tally.recovered += 1;
+            }
+            (Some(State::Destroyed), _) => panic!("{name:?} was never destroyed"),
+            _ => {
+                let id = u32::from_be_bytes(oracle.organizations[&name.0]);
+                let unnamed = unnamed.contains(&(id, oracle.secret_id(&name.0, &name.1), name.2));
+                let kind = lost.get(name);
+                assert!(kind.is_some() || unnamed, "{name:?} is gone and not named");
+                assert!(
+                    !whole || kind == Some(&LossKind::Undecided) && !keep,
+                    "{name:?} is whole and was not recovered: {:?}",
+                    report
+                        .lost
+                        .iter()
+                        .find(|loss| loss.path.as_ref() == Some(&name.1))
+                );
+                tally.undecided += usize::from(kind == Some(&LossKind::Undecided));
+                tally.lost += 1;
+            }
+        }
+    }
+    assert_eq!(
+        report.versions as usize,
+        found
+            .values()
+            .filter(|state| matches!(state, Some(State::Live(_) | State::Deleted(_))))
+            .count()
+    );
+    assert_eq!(report.opened, report.versions, "every KMS answered");
+    go_on(&store);
+    tally
+}
+
+/// A salvaged store is a store: writes go on, jobs end, keys rotate.
+fn go_on(store: &Store) {
+    for info in store.organizations(None, 1000).unwrap().items {
+        let organization = store.organization(&info.name).unwrap();
+        if let Ok(job) = organization.rewrap_job() {
+            job.wait_run();
+        }
+        let default = organization
+            .keys()
+            .list()
+            .unwrap()
+            .into_iter()
+            .find(|key| key.default)
+            .unwrap();
+        organization.keys().rotate(&default.name).unwrap().wait_run();
+        let version = organization.put("after/salvage", "goes on").unwrap();
+        assert_eq!(organization.get("after/salvage").unwrap().version, version);
+    }
+    assert_sound(store);
+}
+
+#[test]
+fn of_a_whole_file_everything_is_salvaged() {
+    let seed = seed(1);
+    let world = world(seed, 60);
+    let (report, disk) = salvage(&world, world.image.clone(), &SalvageOptions::default());
+    assert!(report.is_complete(), "{report:#?}");
+    let store = options(&world.kms, 2).open_on_disk(disk).unwrap();
+    assert_sound(&store);
+    let found: BTreeMap<_, _> = found(&store)
+        .into_iter()
+        .map(|(name, state)| (name, state.unwrap()))
+        .collect();
+    assert!(found == world.model);
+    let old = options(&world.kms, 3)
+        .open_on_disk(SimulatedDisk::holding(world.image.clone()))
+        .unwrap();
+    assert_eq!(old.id(), store.id());
+    for info in old.organizations(None, 1000).unwrap().items {
+        let (before, after) = (
+            old.organization(&info.name).unwrap(),
+            store.organization(&info.name).unwrap(),
+        );
+        assert_eq!(before.keys().list().unwrap(), after.keys().list().unwrap());
+        let trail = |organization: &Organization| organization.audit(0, 10_000).unwrap();
+        let (before_trail, after_trail) = (trail(&before), trail(&after));
+        assert!(
+            after_trail.starts_with(&before_trail),
+            "the trail goes on where it was"
+        );
+        let job = |organization: &Organization| {
+            organization
+                .rewrap_status()
+                .unwrap()
+                .map(|s| (s.job, s.done, s.remaining, s.sources))
+        };
+        assert_eq!(job(&before), job(&after));
+    }
+    go_on(&store);
+}
+
+#[test]
+fn with_a_hundred_blocks_destroyed_every_whole_value_is_recovered_and_every_other_one_named() {
+    let seed = seed(2);
+    let rounds = std::env::var("KEYSTEAD_ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(6);
+    let world = world(seed, 150);
+    let oracle = Oracle::new(&world.places);
+    println!(
+        "{} versions, {} blocks written",
+        world.model.len(),
+        world.places.blocks.len()
+    );
+    for round in 0..rounds {
+        let mut dice = Dice::part(seed, round);
+        let mut image = world.image.clone();
+        let mut destroyed = BTreeSet::new();
+        while destroyed.len() < 100 {
+            let block = *dice.choose(&world.places.blocks);
+            if destroyed.insert(block) {
+                destroy(&mut image, block, &mut dice);
+            }
+        }
+        let keep = round % 2 == 1;
+        println!(
+            "round {round}, undecided ones kept: {keep}: {:?}",
+            check(&world, &oracle, &image, &destroyed, keep)
+        );
+    }
+}
