@@ -278,12 +278,15 @@ class Store:
             key = org + be32(number)
             record = self.record("epochs", key)
             opened_under, _, _ = record.text(), record.text(), record.number()
-            record.option(record.text), record.option(record.text), record.number()
+            record.option(record.text), record.option(record.text)
+            cause = record.number()
             commitment, before = record.raw(32), record.raw(32)
             opened = record.data[: record.at]
             assert before == previous
             previous = self.chain("keystead 1 epoch chain", before, [key, opened])
-            assert record.raw(32) == previous, f"epoch {number}"
+            named = record.raw(32)
+            assert cause == 6 or named == previous, f"epoch {number}"
+            previous = named
             read = lambda: (record.text(), record.text(), record.number(), record.blob(), record.number())
             wraps = record.list(read)
             retired = record.option(record.number)
@@ -329,8 +332,8 @@ class Store:
             header.option(header.text), header.list(lambda: (header.text(), header.text()))
             kind = header.number()
             deleted = " deleted" if key in self.tables["deletions"] else ""
-            print(f"  {path.decode()} version {version}: {size} bytes{' destroyed' if kind == 2 else deleted}")
-            if kind == 2:
+            print(f"  {path.decode()} version {version}: {size} bytes{ {2: ' destroyed', 3: ' lost'}.get(kind, deleted)}")
+            if kind >= 2:
                 assert not body and key not in self.tables["data_keys"]
                 continue
             commitment = header.raw(32)

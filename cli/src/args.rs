@@ -142,6 +142,18 @@ pub(crate) enum Command {
                            Ends with exit code 9 when there are problems, or values that could not be opened."
     )]
     Verify(VerifyArgs),
+    /// Copies what is whole in a damaged file into a new store, and names what is lost.
+    ///
+    /// The damaged file is read and never written; the new one must not exist. Values are opened where their keys can be had. Both files
+    /// hold the same store: put the new one in the place of the old one, which is to be destroyed when it is no longer needed.
+    #[command(
+        after_long_help = "JSON: {store_id, organizations, secrets, versions, opened, tagged, unproven, destroyed, audit_kept, \
+                           audit_carried, journal_records_lost,\n\
+                           lost: [{kind, organization, organization_id, path, secret_id, version, what}], unopened: […]}; kind: \
+                           version, undecided, key, epoch, audit-records, organization, journal.\n\
+                           Ends with exit code 11 when anything was lost."
+    )]
+    Salvage(SalvageArgs),
     /// Describes the backends of the config file; computes a plugin's digest.
     #[command(
         after_long_help = "JSON: {backends: [{registered_as, source, plugin, digest, name, version, limits, capabilities, \
@@ -427,6 +439,25 @@ pub(crate) struct VerifyArgs {
     /// Opens every data key and every value, too: asks the KMS of every live epoch.
     #[arg(long)]
     pub(crate) open_values: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SalvageArgs {
+    /// The damaged file.
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) damaged: PathBuf,
+    /// The new store's file.
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) new: PathBuf,
+    /// Opens no value, and so asks no KMS: what has all its tags is taken for right.
+    #[arg(long)]
+    pub(crate) without_opening: bool,
+    /// Keeps values of which nothing that is left says whether they were destroyed.
+    #[arg(long)]
+    pub(crate) keep_undecided: bool,
+    /// The store's id (32 hexadecimal digits), for a file whose header is destroyed.
+    #[arg(long, value_name = "ID")]
+    pub(crate) store_id: Option<String>,
 }
 
 #[derive(Debug, Args)]

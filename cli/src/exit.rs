@@ -39,6 +39,7 @@ EXIT CODES
    8  the store cannot be opened: not there, not a store, or open elsewhere
    9  `verify` or `doctor` found something wrong
   10  a re-wrap job is blocked; the message says by what
+  11  `salvage` made a new store, but something was lost
 
 With --json an error is one JSON document on standard error:
   {\"error\": {\"code\", \"class\", \"retryable\", \"message\", \"exit_code\"}}";
@@ -56,6 +57,7 @@ pub(crate) enum Exit {
     CannotOpen = 8,
     Found = 9,
     Blocked = 10,
+    Lost = 11,
 }
 
 impl Exit {
@@ -72,6 +74,7 @@ impl Exit {
             Self::CannotOpen => "cannot-open",
             Self::Found => "found",
             Self::Blocked => "blocked",
+            Self::Lost => "lost",
         }
     }
 }
@@ -82,6 +85,7 @@ pub(crate) enum Outcome {
     Done,
     Found,
     Blocked,
+    Lost,
 }
 
 impl From<Outcome> for ExitCode {
@@ -90,6 +94,7 @@ impl From<Outcome> for ExitCode {
             Outcome::Done => Self::SUCCESS,
             Outcome::Found => Self::from(Exit::Found as u8),
             Outcome::Blocked => Self::from(Exit::Blocked as u8),
+            Outcome::Lost => Self::from(Exit::Lost as u8),
         }
     }
 }

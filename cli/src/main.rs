@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `args` | the command line |
 //! | `config`, `open` | the config file; from both to backends and an open store |
-//! | `secrets`, `keys`, `rewrap`, `ops`, `keyring`, `doctor` | the commands |
+//! | `secrets`, `keys`, `rewrap`, `ops`, `salvage`, `keyring`, `doctor` | the commands |
 //! | `value` | a value on its way in and out |
 //! | `output` | tables for people, JSON for programs, progress bars |
 //! | `exit` | the one error, and the exit code that it ends with |
@@ -19,6 +19,7 @@ mod open;
 mod ops;
 mod output;
 mod rewrap;
+mod salvage;
 mod secrets;
 mod value;
 
@@ -62,6 +63,7 @@ fn run(cli: Cli, limits: open::CoreLimit) -> Result<Outcome, Failure> {
         Command::Epochs => ops::epochs(&session),
         Command::Audit(arguments) => ops::audit(&session, &arguments),
         Command::Verify(arguments) => ops::verify(&session, &arguments),
+        Command::Salvage(arguments) => salvage::run(&session, &arguments),
         Command::Backends(arguments) => ops::backends(&session, arguments),
         Command::Keyring(command) => keyring::run(&session, command),
         Command::Doctor(arguments) => doctor::run(&session, &arguments, limits),

@@ -84,6 +84,11 @@ impl Session {
         self.open(backends.iter().cloned().fold(options, StoreOptions::backend))
     }
 
+    /// Options with all backends, for a salvage.
+    pub(crate) fn salvage_options(&self) -> Result<StoreOptions, Failure> {
+        self.with_backends(Store::options().background_rewrap(false))
+    }
+
     fn open(&self, options: StoreOptions) -> Result<Store, Failure> {
         Ok(options.open(self.store_path()?)?)
     }

@@ -4,7 +4,7 @@ use crate::args::{Command, RewrapCommand};
 use crate::exit::Failure;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use keystead::{RewrapState, RewrapStatus};
+use keystead::{RewrapState, RewrapStatus, SalvageProgress};
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -227,6 +227,19 @@ impl Progress {
         bar.set_style(style("{spinner} {human_pos} {msg} ({per_sec})"));
         bar.set_message(what);
         Self { bar }
+    }
+
+    /// For a salvage, which goes through phases.
+    pub(crate) fn of_phases(out: Output) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), target(out));
+        bar.set_style(style("{prefix} {bar:32} {human_pos}/{human_len} {per_sec}"));
+        Self { bar }
+    }
+
+    pub(crate) fn tell_salvage(&self, progress: SalvageProgress) {
+        self.bar.set_prefix(progress.phase);
+        self.bar.set_length(progress.total.unwrap_or(progress.done));
+        self.bar.set_position(progress.done);
     }
 
     pub(crate) fn set(&self, count: u64) {

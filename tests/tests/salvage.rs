@@ -488,3 +488,308 @@ fn with_a_hundred_blocks_destroyed_every_whole_value_is_recovered_and_every_othe
         );
     }
 }
+
+#[test]
+fn with_every_branch_page_destroyed_the_leaves_are_found_and_what_was_destroyed_stays_so() {
+    let seed = seed(4);
+    let world = world(seed, 100);
+    let oracle = Oracle::new(&world.places);
+    let mut dice = Dice::new(seed);
+    let mut image = world.image.clone();
+    let mut destroyed = BTreeSet::new();
+    let kind_of = |offset: u64| {
+        let mut kind = [0];
+        assert!(world.image.read(offset, &mut kind));
+        kind[0]
+    };
+    for block in &world.places.blocks {
+        if kind_of(*block) == 2 && destroyed.insert(*block) {
+            destroy(&mut image, *block, &mut dice);
+        }
+    }
+    let tally = check(&world, &oracle, &image, &destroyed, false);
+    println!("{} branches destroyed: {tally:?}", destroyed.len());
+    assert_eq!(
+        (tally.recovered, tally.lost),
+        (tally.versions, 0),
+        "every leaf is whole"
+    );
+
+    // Without the audit trail, nothing says any more what was destroyed.
+    for row in world.places.rows.iter().filter(|row| row.table == AUDIT) {
+        for block in &row.blocks {
+            if destroyed.insert(*block) {
+                destroy(&mut image, *block, &mut dice);
+            }
+        }
+    }
+    let tally = check(&world, &oracle, &image, &destroyed, false);
+    println!("and the audit trail: {tally:?}");
+    assert!(tally.undecided > 0 && tally.recovered + tally.undecided > 0);
+    let tally = check(&world, &oracle, &image, &destroyed, true);
+    println!("undecided ones kept: {tally:?}");
+    assert_eq!(tally.undecided, 0);
+}
+
+#[test]
+fn without_redbs_header_the_newest_state_is_found() {
+    let seed = seed(5);
+    let world = world(seed, 80);
+    let oracle = Oracle::new(&world.places);
+    let mut image = world.image.clone();
+    // Block 0 of redb's file stands behind the first block of tags.
+    image.write(65_536 + (4 << 20) + 4096, &[0xee; BLOCK]);
+    let tally = check(&world, &oracle, &image, &BTreeSet::new(), false);
+    println!("{tally:?}");
+    assert_eq!(
+        (tally.whole, tally.recovered, tally.lost),
+        (tally.versions, tally.versions, 0)
+    );
+}
+
+/// A small store of one organization, and the disk that it is on.
+fn small(kms: &SimulatedKms, secrets: u32) -> (Store, Arc<SimulatedDisk>) {
+    let disk = SimulatedDisk::new();
+    let store = options(kms, 5).create_on_disk(disk.clone()).unwrap();
+    let acme = store.create_organization("acme").unwrap();
+    for n in 0..secrets {
+        acme.put(&format!("s/{n}"), format!("value {n}")).unwrap();
+    }
+    (store, disk)
+}
+
+fn salvage_of(kms: &SimulatedKms, image: Contents, asked: &SalvageOptions) -> (SalvageReport, Store) {
+    let new = SimulatedDisk::new();
+    let report = options(kms, 6)
+        .salvage_on_disks(SimulatedDisk::holding(image), new.clone(), asked)
+        .unwrap();
+    let store = options(kms, 7).open_on_disk(new).unwrap();
+    assert_sound(&store);
+    (report, store)
+}
+
+/// Destroys the blocks of the rows of this table that are wanted.
+fn destroy_rows(
+    image: &mut Contents,
+    disk: &Arc<SimulatedDisk>,
+    wanted: impl Fn(&keystead::simulation::RowPlace) -> bool,
+) {
+    let mut dice = Dice::new(3);
+    let places = places(disk.clone()).unwrap();
+    for row in places.rows.iter().filter(|row| wanted(row)) {
+        for offset in &row.blocks {
+            destroy(image, *offset, &mut dice);
+        }
+    }
+}
+
+#[test]
+fn what_only_the_journal_has_is_salvaged() {
+    let kms = SimulatedKms::new();
+    let (store, disk) = small(&kms, 20);
+    store
+        .organization("acme")
+        .unwrap()
+        .destroy("s/3", Version::new(1).unwrap())
+        .unwrap();
+    // As a process that was killed leaves it.
+    let image = disk.contents();
+    let (report, salvaged) = salvage_of(&kms, image, &SalvageOptions::default());
+    assert!(report.is_complete(), "{report:#?}");
+    assert_eq!((report.opened, report.destroyed), (19, 1));
+    let acme = salvaged.organization("acme").unwrap();
+    assert_eq!(acme.get("s/19").unwrap().value, b"value 19");
+    assert!(matches!(acme.get("s/3"), Err(Error::VersionDestroyed { .. })));
+}
+
+#[test]
+fn a_record_missing_from_the_journal_is_said_and_what_follows_it_is_kept() {
+    let kms = SimulatedKms::new();
+    let (_store, disk) = small(&kms, 6);
+    let mut image = disk.contents();
+    let mut journal = vec![0; 4 << 20];
+    assert!(image.read(65_536, &mut journal));
+    let records: Vec<usize> = (0..journal.len())
+        .step_by(512)
+        .filter(|at| journal[*at..].starts_with(b"KJRN"))
+        .collect();
+    image.write(65_536 + records[records.len() - 3] as u64 + 100, &[0xee; 64]);
+    let (report, salvaged) = salvage_of(&kms, image, &SalvageOptions::default());
+    assert_eq!(report.journal_records_lost, 1);
+    let kinds: Vec<LossKind> = report.lost.iter().map(|loss| loss.kind).collect();
+    assert!(
+        kinds.contains(&LossKind::Journal) && kinds.contains(&LossKind::AuditRecords),
+        "{report:#?}"
+    );
+    let acme = salvaged.organization("acme").unwrap();
+    for n in [0, 1, 2, 4, 5] {
+        assert_eq!(
+            acme.get(&format!("s/{n}")).unwrap().value,
+            format!("value {n}").as_bytes()
+        );
+    }
+    assert!(acme.get("s/3").is_err());
+}
+
+#[test]
+fn an_organization_whose_kms_is_out_of_reach_is_salvaged_by_its_tags() {
+    let kms = SimulatedKms::new();
+    let (store, disk) = small(&kms, 10);
+    store.close().unwrap();
+    kms.fail("managed", keystead::backend::ErrorCode::Unavailable);
+    let new = SimulatedDisk::new();
+    let report = options(&kms, 6)
+        .salvage_on_disks(
+            SimulatedDisk::holding(disk.contents()),
+            new.clone(),
+            &SalvageOptions::default(),
+        )
+        .unwrap();
+    assert!(report.is_complete() && report.unopened.len() == 1, "{report:#?}");
+    assert_eq!((report.opened, report.tagged, report.unproven), (0, 10, 0));
+    kms.restore("managed");
+    let store = options(&kms, 7).open_on_disk(new).unwrap();
+    assert_sound(&store);
+    assert_eq!(
+        store.organization("acme").unwrap().get("s/9").unwrap().value,
+        b"value 9"
+    );
+}
+
+#[test]
+fn values_whose_epoch_is_gone_are_lost_by_name_and_a_rotation_makes_the_organization_whole() {
+    let kms = SimulatedKms::new();
+    let (store, disk) = small(&kms, 4);
+    store.close().unwrap();
+    let mut image = disk.contents();
+    // The first shred cell: that of the only wrap.
+    image.write(8192, &[0x11; 64]);
+    let (report, salvaged) = salvage_of(&kms, image, &SalvageOptions::default());
+    let lost: Vec<_> = report.lost.iter().filter_map(|loss| loss.path.clone()).collect();
+    assert_eq!(lost, ["s/0", "s/1", "s/2", "s/3"]);
+    assert!(report.lost.iter().any(|loss| loss.kind == LossKind::Epoch));
+    let acme = salvaged.organization("acme").unwrap();
+    assert!(matches!(acme.get("s/1"), Err(Error::VersionLost { .. })));
+    acme.keys().rotate("managed").unwrap();
+    acme.put("s/1", "again").unwrap();
+    assert_eq!(
+        acme.get("s/1").unwrap().version.get(),
+        2,
+        "no number is given twice"
+    );
+    assert_sound(&salvaged);
+}
+
+#[test]
+fn a_lost_epoch_record_and_audit_records_leave_chains_that_say_so() {
+    let kms = SimulatedKms::new();
+    let (store, disk) = small(&kms, 200);
+    let acme = store.organization("acme").unwrap();
+    for _ in 0..3 {
+        acme.keys().rotate("managed").unwrap().wait_run();
+    }
+    let before = acme.audit(0, 10_000).unwrap();
+    drop(acme);
+    store.close().unwrap();
+    drop(store);
+    let mut image = disk.contents();
+    let middle =
+        |row: &keystead::simulation::RowPlace| row.table == AUDIT && row.key.ends_with(&100u64.to_be_bytes());
+    destroy_rows(&mut image, &disk, |row| middle(row));
+    let (report, salvaged) = salvage_of(&kms, image, &SalvageOptions::default());
+    assert_eq!(report.versions, 200);
+    let acme = salvaged.organization("acme").unwrap();
+    let after = acme.audit(0, 10_000).unwrap();
+    let kept = report.audit_kept as usize;
+    assert!(kept < 100 && after[..kept] == before[..kept]);
+    let keystead::AuditEvent::Salvaged {
+        old_sequence,
+        records_lost,
+        ..
+    } = &after[kept].event
+    else {
+        panic!("{:?}", after[kept]);
+    };
+    assert_eq!(*old_sequence as usize, before.len());
+    assert_eq!(
+        *records_lost,
+        old_sequence - report.audit_kept - report.audit_carried
+    );
+    let carried: Vec<_> = after[kept + 1..].iter().collect();
+    assert_eq!(carried.len() as u64, report.audit_carried);
+    for record in carried {
+        let keystead::AuditEvent::Carried {
+            sequence,
+            event,
+            at_ms,
+            ..
+        } = &record.event
+        else {
+            panic!("{record:?}");
+        };
+        let old = &before[*sequence as usize - 1];
+        assert_eq!((event.event().as_ref(), at_ms), (Some(&old.event), &old.at_ms));
+    }
+
+    // A salvaged store that is damaged and salvaged again carries nothing inside of what was carried.
+    let mut image = disk.contents();
+    destroy_rows(&mut image, &disk, |row| row.table == EPOCHS || middle(row));
+    let (report, salvaged) = salvage_of(&kms, image, &SalvageOptions::default());
+    let epochs = salvaged.organization("acme").unwrap().epochs().unwrap();
+    assert_eq!(epochs.len(), 4);
+    let lost = report
+        .lost
+        .iter()
+        .filter(|loss| loss.kind == LossKind::Epoch)
+        .count();
+    println!("{lost} epochs lost, {} values of 200 kept", report.versions);
+}
+
+#[test]
+fn a_store_with_segments_of_cells_is_found_by_its_id_alone() {
+    let kms = SimulatedKms::new();
+    let (store, disk) = small(&kms, 3);
+    for n in 0..900 {
+        store.create_organization(&format!("organization {n}")).unwrap();
+    }
+    store
+        .organization("organization 899")
+        .unwrap()
+        .put("p", "last")
+        .unwrap();
+    let id = store.id();
+    store.close().unwrap();
+    let mut image = disk.contents();
+    image.write(0, &[0xee; 8192]);
+    let refused = options(&kms, 6).salvage_on_disks(
+        SimulatedDisk::holding(image.clone()),
+        SimulatedDisk::new(),
+        &SalvageOptions::default(),
+    );
+    assert!(matches!(refused, Err(Error::NotAStore { .. })));
+    let (report, salvaged) = salvage_of(&kms, image, &SalvageOptions::default().store_id(id));
+    assert!(report.is_complete(), "{:#?}", report.lost.first());
+    assert_eq!(
+        salvaged
+            .organization("organization 899")
+            .unwrap()
+            .get("p")
+            .unwrap()
+            .value,
+        b"last"
+    );
+}
+
+#[test]
+fn any_bytes_are_a_page_or_nothing() {
+    let seed = seed(9);
+    let mut dice = Dice::new(seed);
+    for _ in 0..20_000 {
+        let mut page: Vec<u8> = (0..dice.below(9000)).map(|_| dice.roll() as u8 & 3).collect();
+        if page.len() > 4 {
+            page[0] = dice.below(3) as u8;
+        }
+        let whole: Vec<bool> = (0..dice.below(4)).map(|_| dice.once_in(2)).collect();
+        assert!(keystead::simulation::parse_page(&page, &whole) <= page.len());
+    }
+}

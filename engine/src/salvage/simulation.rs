@@ -35,7 +35,7 @@ pub struct Places {
 /// Those of the header.
 pub fn places(disk: Arc<dyn Disk>) -> Result<Places> {
     let container = Container::open_damaged(disk, None).map_err(|error| unreadable(&error))?;
-    let damaged = Damaged::new(container.clone())?;
+    let damaged = Damaged::new(container.clone(), None)?;
     let mut rows = Vec::new();
     for table in Table::ALL {
         damaged.walk(*table, &mut |key, row, stand| {

@@ -102,7 +102,8 @@ impl StoreOptions {
         let env = self.chosen_env();
         let registry = self.registry(&env)?;
         let committer = self.create_with_id(new, container.store_id(), new_path)?;
-        let damaged = Damaged::new(container)?;
+        let geometry = committer.container().read_redb_header();
+        let damaged = Damaged::new(container, geometry.as_deref())?;
         let core = self.core(committer, env, registry);
         let report = super::salvage(&damaged, &core, options, progress)?;
         core.keyring.cache.clear();

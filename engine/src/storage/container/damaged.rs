@@ -106,7 +106,8 @@ impl Container {
     /// The header of redb, if it matches its seal.
     pub(crate) fn read_redb_header(&self) -> Option<Vec<u8>> {
         let mut header = vec![0; 480];
-        self.page_file().read_at(0, &mut header).ok()?;
+        let pages = super::pages::Pages::new(Arc::clone(&self.inner));
+        pages.read_at(0, &mut header).ok()?;
         Some(header)
     }
 

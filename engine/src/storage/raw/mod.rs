@@ -3,9 +3,11 @@
 //!
 //! - [`page`]: pages as bytes.
 //! - [`holes`]: the keys that the tree would have led to.
+//! - [`roots`]: where each table's tree begins.
 
 mod holes;
 mod page;
+mod roots;
 
 pub(crate) use holes::{Hole, Holes};
 
@@ -28,7 +30,7 @@ pub(crate) struct Damaged {
 }
 
 /// Where a table begins.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Root {
     /// What leads to it is damaged.
     Lost,
@@ -65,32 +67,21 @@ struct Blocks {
 }
 
 impl Damaged {
-    /// Reads the roots of the tables.
-    pub(crate) fn new(container: Container) -> Result<Self> {
-        let header = container
+    /// Reads the roots of the tables. `geometry`: redb's header of a new store, for one whose own is destroyed.
+    pub(crate) fn new(container: Container, geometry: Option<&[u8]>) -> Result<Self> {
+        let own = container
             .read_redb_header()
             .and_then(|header| RedbHeader::decode(&header));
         let mut damaged = Self {
             container,
-            header,
+            header: own.or_else(|| RedbHeader::decode(geometry?)),
             roots: [Root::Lost; TABLE_COUNT],
         };
-        let mut roots = damaged.roots;
-        let tables = match damaged.header.map(|header| header.tables) {
-            None => Root::Lost,
-            Some(None) => Root::Empty,
-            Some(Some(page)) => Root::At(page),
+        damaged.roots = match own.map(|header| header.tables) {
+            None => damaged.find_roots()?,
+            Some(None) => [Root::Empty; TABLE_COUNT],
+            Some(Some(page)) => damaged.read_roots(page)?,
         };
-        let holes = damaged.walk_from(tables, &mut |name, definition, _| {
-            let table = Table::ALL.iter().find(|table| table.name().as_bytes() == name);
-            if let (Some(table), Some(root)) = (table, page::table_root(definition)) {
-                roots[*table as usize] = root.map_or(Root::Empty, Root::At);
-            }
-            Ok(())
-        })?;
-        // A table is made with the store: one that is not listed is lost.
-        tracing::debug!(whole = holes.is_empty(), "read the list of tables");
-        damaged.roots = roots;
         Ok(damaged)
     }
 
