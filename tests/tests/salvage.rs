@@ -502,8 +502,14 @@ fn with_every_branch_page_destroyed_the_leaves_are_found_and_what_was_destroyed_
         assert!(world.image.read(offset, &mut kind));
         kind[0]
     };
+    let rows: BTreeSet<u64> = world
+        .places
+        .rows
+        .iter()
+        .flat_map(|row| row.blocks.iter().copied())
+        .collect();
     for block in &world.places.blocks {
-        if kind_of(*block) == 2 && destroyed.insert(*block) {
+        if kind_of(*block) == 2 && !rows.contains(block) && destroyed.insert(*block) {
             destroy(&mut image, *block, &mut dice);
         }
     }
