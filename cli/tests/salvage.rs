@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 const PAGES: u64 = 65_536 + (4 << 20) + 4096;
 
 fn damage(place: &Place, name: &str, wanted: impl Fn(&[u8]) -> bool) {
-    let store = std::fs::read(place.path("store.keystead")).expect("the store is there");
+    let store = std::fs::read(place.path("app.keystead")).expect("the store is there");
     std::fs::write(place.path(name), &store).expect("a copy");
     let file = std::fs::OpenOptions::new()
         .write(true)
@@ -32,7 +32,7 @@ fn salvage_copies_what_is_whole_and_ends_with_11_when_something_is_lost() {
     for n in 0..3 {
         place.put(&format!("whole/{n}"), b"a value");
     }
-    let (whole, new) = (place.file("store.keystead"), place.file("new.keystead"));
+    let (whole, new) = (place.file("app.keystead"), place.file("new.keystead"));
     let report = place.json(&["salvage", &whole, &new]);
     assert_eq!((&report["versions"], &report["opened"]), (&3.into(), &3.into()));
     assert_eq!(report["lost"].as_array().map(Vec::len), Some(0));
@@ -68,7 +68,7 @@ fn salvage_copies_what_is_whole_and_ends_with_11_when_something_is_lost() {
 fn a_file_whose_header_is_destroyed_needs_the_stores_id() {
     let place = Place::with_acme();
     place.put("a", b"x");
-    let store = place.file("store.keystead");
+    let store = place.file("app.keystead");
     let (damaged, new) = (place.file("damaged.keystead"), place.file("new.keystead"));
     let id = {
         let whole = place.json(&["salvage", &store, &place.file("whole.keystead")]);
