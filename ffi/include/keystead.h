@@ -90,6 +90,11 @@ extern "C" {
 #define KEYSTEAD_CAUSE_ALL_KEYS_DISABLED 6
 
 /*
+ Why is not known: its record was lost to damage, and a salvage put another one in its place.
+ */
+#define KEYSTEAD_CAUSE_RECORD_LOST 7
+
+/*
  It was done.
  */
 #define KEYSTEAD_OK 0
@@ -333,6 +338,11 @@ extern "C" {
  Its data key and its value are gone for good.
  */
 #define KEYSTEAD_VERSION_IS_DESTROYED 3
+
+/*
+ It was lost to damage of the file, from which the rest was salvaged.
+ */
+#define KEYSTEAD_VERSION_IS_LOST 4
 
 /*
  New epochs may be opened under it.

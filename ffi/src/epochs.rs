@@ -29,6 +29,8 @@ pub const KEYSTEAD_CAUSE_ROTATION: i32 = 4;
 pub const KEYSTEAD_CAUSE_KEY_DISABLED: i32 = 5;
 /// It was opened when all customer-managed keys were disabled.
 pub const KEYSTEAD_CAUSE_ALL_KEYS_DISABLED: i32 = 6;
+/// Why is not known: its record was lost to damage, and a salvage put another one in its place.
+pub const KEYSTEAD_CAUSE_RECORD_LOST: i32 = 7;
 
 /// The epochs of an organization, from the first. Freed with keystead_epoch_list_free(). Threads: any, also at once.
 #[derive(Debug)]
@@ -121,6 +123,7 @@ impl From<Epoch> for EpochItem {
                 EpochCause::Rotation => KEYSTEAD_CAUSE_ROTATION,
                 EpochCause::KeyDisabled => KEYSTEAD_CAUSE_KEY_DISABLED,
                 EpochCause::AllKeysDisabled => KEYSTEAD_CAUSE_ALL_KEYS_DISABLED,
+                EpochCause::RecordLost => KEYSTEAD_CAUSE_RECORD_LOST,
             },
             data_keys: epoch.references,
             opened_at_ms: epoch.opened_at_ms,

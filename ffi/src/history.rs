@@ -167,6 +167,8 @@ pub const KEYSTEAD_VERSION_LIVE: i32 = 1;
 pub const KEYSTEAD_VERSION_IS_DELETED: i32 = 2;
 /// Its data key and its value are gone for good.
 pub const KEYSTEAD_VERSION_IS_DESTROYED: i32 = 3;
+/// It was lost to damage of the file, from which the rest was salvaged.
+pub const KEYSTEAD_VERSION_IS_LOST: i32 = 4;
 
 /// Versions of a secret, oldest first. Freed with keystead_version_list_free(). Threads: any, also at once.
 #[derive(Debug)]
@@ -189,6 +191,7 @@ impl From<VersionInfo> for VersionItem {
             VersionState::Live => (KEYSTEAD_VERSION_LIVE, 0),
             VersionState::Deleted { deleted_at_ms } => (KEYSTEAD_VERSION_IS_DELETED, deleted_at_ms),
             VersionState::Destroyed { destroyed_at_ms } => (KEYSTEAD_VERSION_IS_DESTROYED, destroyed_at_ms),
+            VersionState::Lost { lost_at_ms } => (KEYSTEAD_VERSION_IS_LOST, lost_at_ms),
         };
         Self {
             version: info.version.get(),

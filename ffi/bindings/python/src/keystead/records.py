@@ -25,6 +25,8 @@ class VersionState(enum.IntEnum):
     """It was deleted; `undelete` brings it back."""
     DESTROYED = lib.KEYSTEAD_VERSION_IS_DESTROYED
     """Its data key and its value are gone for good."""
+    LOST = lib.KEYSTEAD_VERSION_IS_LOST
+    """It was lost to damage of the file, from which the rest was salvaged."""
 
 
 class KeyState(enum.IntEnum):
@@ -57,6 +59,7 @@ class EpochCause(enum.IntEnum):
     ROTATION = lib.KEYSTEAD_CAUSE_ROTATION
     KEY_DISABLED = lib.KEYSTEAD_CAUSE_KEY_DISABLED
     ALL_KEYS_DISABLED = lib.KEYSTEAD_CAUSE_ALL_KEYS_DISABLED
+    RECORD_LOST = lib.KEYSTEAD_CAUSE_RECORD_LOST
 
 
 class RewrapPhase(enum.IntEnum):
