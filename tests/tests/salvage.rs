@@ -5,7 +5,8 @@ use keystead::{
     Backend, Batch, Error, LossKind, Organization, RewrapState, SalvageOptions, SalvageReport, Store,
     StoreOptions, VerifyOptions, Version, VersionState,
 };
-use keystead_tests::disk::{Contents, SimulatedDisk};
+use keystead_tests::contents::Contents;
+use keystead_tests::disk::SimulatedDisk;
 use keystead_tests::env::{Dice, SimulatedEnv, seed};
 use keystead_tests::kms::SimulatedKms;
 use std::collections::{BTreeMap, BTreeSet};
