@@ -5,6 +5,10 @@
     clippy::print_stdout,
     reason = "the seed, and what came of it, are part of the test"
 )]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it measures how long things take"
+)]
 
 mod common;
 
