@@ -80,10 +80,14 @@ impl Scope {
         self.core.keyring.epoch_key(self.org, &self.organization, epoch)
     }
 
-    /// The key of the epoch that takes new data keys.
+    /// The key of the epoch that takes new data keys. [`Error::EpochMoved`] when that changed meanwhile: then the one before
+    /// may be retired already, and whatever is said of it is of no matter.
     pub(crate) fn active_epoch_key(&self) -> Result<Arc<EpochKey>> {
         let active = self.head(&*self.snapshot())?.active_epoch;
-        self.epoch_key(active)
+        match self.epoch_key(active) {
+            Err(_) if self.head(&*self.snapshot())?.active_epoch != active => Err(Error::EpochMoved),
+            outcome => outcome,
+        }
     }
 
     /// The same organization, acting for somebody else.

@@ -93,6 +93,15 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        let shards = self.shards.iter();
+        shards
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len() as u64)
+            .sum()
+    }
+
     /// True for the first time.
     pub fn insert(&self, fingerprint: u128) -> bool {
         let shard = &self.shards[(fingerprint % 16) as usize];

@@ -8,6 +8,8 @@ pub mod env;
 pub mod explore;
 pub mod faults;
 pub mod gate;
+pub mod interleave;
+pub mod keys_in_time;
 pub mod kms;
 pub mod left_out;
 pub mod life;
@@ -20,6 +22,7 @@ pub mod past;
 pub mod power;
 pub mod search;
 pub mod soak;
+pub mod suite;
 
 /// The examples in the project's README compile.
 #[cfg(doctest)]

@@ -148,6 +148,8 @@ fn retell(
     let mut default = "managed".to_owned();
     let mut epochs: Vec<Option<String>> = Vec::new();
     let mut batches: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    // What a job may still move: each data key that was there when its moves were decided goes once.
+    let mut may_move = 0;
     for record in organization
         .audit(0, ALL)
         .map_err(told("reading the audit trail"))?
@@ -180,6 +182,10 @@ fn retell(
                 epochs[epoch.get() as usize - 1] = Some(to.clone());
             }
             AuditEvent::EpochRetired { epoch } => epochs[epoch.get() as usize - 1] = None,
+            AuditEvent::RewrapStarted { .. } => {
+                let states = secrets.values().flatten();
+                may_move = states.filter(|state| **state != b'x').count() as u64;
+            }
             AuditEvent::RewrapBatch {
                 job,
                 batch,
@@ -193,6 +199,9 @@ fn retell(
                     ));
                 }
                 (*last, *all) = (*batch, *all + *moved);
+                may_move = may_move.checked_sub(*moved).ok_or_else(|| {
+                    format!("batch {batch} of job {job}: more data keys were moved than there were")
+                })?;
             }
             AuditEvent::RewrapFinished { job, done } => {
                 let moved = batches.get(job).map_or(0, |(_, moved)| *moved);

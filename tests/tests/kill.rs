@@ -5,10 +5,7 @@
     clippy::print_stdout,
     reason = "the seed, and what came of it, are part of the test"
 )]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "it measures how long things take"
-)]
+#![allow(clippy::disallowed_methods, reason = "it measures how long things take")]
 
 mod common;
 

@@ -1,10 +1,7 @@
 //! Real processes and real limits: two that open one file, one that is killed and whose children live on, a file that may not
 //! grow, a file system that is full.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "it measures how long things take"
-)]
+#![allow(clippy::disallowed_methods, reason = "it measures how long things take")]
 
 use keystead::{Error, VersionState};
 use keystead_tests::left_out::leave_out;

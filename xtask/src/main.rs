@@ -1,4 +1,5 @@
-//! The project's commands: `cargo xtask demo`, `test`, `bench`, `soak`, `replay`, `lint`. People and the continuous integration use the same.
+//! The project's commands: `cargo xtask demo`, `test`, `bench`, `soak`, `replay`, `mutants`, `lint`. People and the continuous
+//! integration use the same.
 //!
 //! | module | what it does |
 //! | --- | --- |
@@ -7,6 +8,7 @@
 //! | `tally` | counts passed, failed and skipped tests in what the test runners print |
 //! | `bench` | builds the benchmark and runs it, at real-time priority where that is allowed |
 //! | `soak` | lives simulated lives of stores, and one of them once more |
+//! | `mutants` | builds the engine with its planted bugs, and shows that the suite notices each |
 //! | `lint` | formatting, clippy, documentation, house rules |
 //! | `house_rules` | what no other tool checks |
 //! | `tools` | runs cargo and others |
@@ -18,6 +20,7 @@ mod bench;
 mod demo;
 mod house_rules;
 mod lint;
+mod mutants;
 mod soak;
 mod tally;
 mod test;
@@ -66,6 +69,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         given: Vec<String>,
     },
+    /// Shows that the test suite notices planted bugs: each of them in turn, or the named ones.
+    Mutants {
+        names: Vec<String>,
+        /// Tells what each planted bug does, and the story of how it was noticed.
+        #[arg(long)]
+        stories: bool,
+    },
     /// Checks formatting, clippy, documentation and house rules.
     Lint,
 }
@@ -77,6 +87,7 @@ fn main() -> ExitCode {
         Command::Bench { given } => bench::run(&given),
         Command::Soak { given } => soak::run("soak", &given),
         Command::Replay { given } => soak::run("replay", &given),
+        Command::Mutants { names, stories } => mutants::run_all(&names, stories),
         Command::Lint => lint::run(),
     };
     match outcome {

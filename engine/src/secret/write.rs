@@ -99,7 +99,7 @@ fn put_all(scope: &Scope, puts: Vec<BatchPut>) -> Result<Vec<Version>> {
 /// Has `submit` done with the key of the active epoch; again, when the epoch moved on meanwhile.
 pub(crate) fn with_active_epoch<T>(scope: &Scope, submit: impl Fn(Arc<EpochKey>) -> Result<T>) -> Result<T> {
     for _ in 0..EPOCH_MOVED_MAX {
-        match submit(scope.active_epoch_key()?) {
+        match scope.active_epoch_key().and_then(&submit) {
             Err(Error::EpochMoved) => {}
             outcome => return outcome,
         }

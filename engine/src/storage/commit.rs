@@ -29,10 +29,9 @@ use crate::storage::boundary::{Boundary, Guarded};
 use crate::storage::container::{CellNumber, Container, ContainerError};
 use crate::storage::tables::Table;
 use crate::storage::transaction::{
-    Effects, Rows, Snapshot, Transaction, cells_used, container_failed, definition, failed, parse_cell,
+    Effects, Rows, Snapshot, Transaction, cells_in, cells_used, container_failed, definition, failed,
 };
 use redb::{Database, Durability, WriteTransaction};
-use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Journaled commits between two checkpoints: bounds what an open after a crash replays and how long a checkpoint stalls
@@ -151,9 +150,7 @@ impl Committer {
 
         let erasing = cells_in(&changes, Table::CellsErasing, usize::MAX)?;
         if !erasing.is_empty() {
-            self.container
-                .erase_cells(&erasing)
-                .map_err(cells_failed("erasing shred cells"))?;
+            self.erase(&erasing)?;
             changes.free_cells(&erasing)?;
         }
         self.erase_cells_of_lost_commits(&changes)?;
@@ -275,9 +272,7 @@ impl Committer {
                 .map_err(cells_failed("writing shred cells"))?;
         }
         if planted(Mutant::CellErasedEarly) {
-            self.container
-                .erase_cells(&effects.dropped_cells)
-                .map_err(cells_failed("erasing shred cells"))?;
+            self.erase(&effects.dropped_cells)?;
         }
         let journal = self.container.journal();
         let journaled = effects.dropped_cells.is_empty()
@@ -303,12 +298,15 @@ impl Committer {
             self.publish(writer)?;
         }
         if !effects.dropped_cells.is_empty() && !planted(Mutant::CellNotErased) {
-            self.container
-                .erase_cells(&effects.dropped_cells)
-                .map_err(cells_failed("erasing shred cells"))?;
+            self.erase(&effects.dropped_cells)?;
             writer.erased.extend_from_slice(&effects.dropped_cells);
         }
         Ok(())
+    }
+
+    fn erase(&self, cells: &[CellNumber]) -> Result<()> {
+        let erased = self.container.erase_cells(cells);
+        erased.map_err(cells_failed("erasing shred cells"))
     }
 
     fn checkpoint(&self, writer: &mut Writer, transaction: Guarded<WriteTransaction>) -> Result<()> {
@@ -579,21 +577,10 @@ fn commit_checkpoint(
     transaction.consume("committing", |mut transaction| {
         set_durability(&mut transaction, Durability::Immediate, "committing")?;
         transaction.set_two_phase_commit(!planted(Mutant::CheckpointInOnePhase));
-        transaction.set_quick_repair(true);
+        // (Which would turn on the two phases by itself.)
+        transaction.set_quick_repair(!planted(Mutant::CheckpointInOnePhase));
         transaction.commit().map_err(failed("committing"))
     })
-}
-
-fn cells_in(rows: &impl Rows, table: Table, most: usize) -> Result<Vec<CellNumber>> {
-    let mut cells = Vec::new();
-    rows.scan(table, Bound::Unbounded, None, |key, _| {
-        if cells.len() == most {
-            return Ok(ControlFlow::Break(()));
-        }
-        cells.push(parse_cell(table, key)?);
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(cells)
 }
 
 fn cells_failed(doing: &'static str) -> impl FnOnce(ContainerError) -> Error {

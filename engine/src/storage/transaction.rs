@@ -406,6 +406,19 @@ pub(crate) fn cells_used(rows: &impl Rows) -> Result<u64> {
     rows.fact(FACT_CELLS_USED)
 }
 
+/// The cells in this table, at most so many.
+pub(crate) fn cells_in(rows: &impl Rows, table: Table, most: usize) -> Result<Vec<CellNumber>> {
+    let mut cells = Vec::new();
+    rows.scan(table, Bound::Unbounded, None, |key, _| {
+        if cells.len() == most {
+            return Ok(ControlFlow::Break(()));
+        }
+        cells.push(parse_cell(table, key)?);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(cells)
+}
+
 pub(crate) fn parse_cell(table: Table, key: &[u8]) -> Result<CellNumber> {
     let bytes = key
         .try_into()
