@@ -83,12 +83,17 @@ def derive_key(context, data, length):
 
 PUBLISHED_KEY = "whats the Elvish word for friend"
 PUBLISHED_CONTEXT = "BLAKE3 2019-12-27 16:29:52 test vectors context"
+# All of test_vectors.json.
+PUBLISHED_LENGTHS = (
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025, 2048, 2049, 3072, 3073, 4096, 4097, 5120, 5121,
+    6144, 6145, 7168, 7169, 8192, 8193, 16384, 31744, 102400)
 
 
 def published_cases():
-    for length in (0, 1, 63, 64, 65, 1023, 1024, 1025, 2049):
+    for length in PUBLISHED_LENGTHS:
         data = bytes(index % 251 for index in range(length))
         yield {"input_len": length,
+               "hash": blake3(data, 131).hex(),
                "keyed_hash": keyed_hash(PUBLISHED_KEY.encode(), data, 131).hex(),
                "derive_key": derive_key(PUBLISHED_CONTEXT, data, 131).hex()}
 
