@@ -188,6 +188,8 @@ const (
 	CauseRotation            EpochCause = C.KEYSTEAD_CAUSE_ROTATION
 	CauseKeyDisabled         EpochCause = C.KEYSTEAD_CAUSE_KEY_DISABLED
 	CauseAllKeysDisabled     EpochCause = C.KEYSTEAD_CAUSE_ALL_KEYS_DISABLED
+	// CauseRecordLost: its record was lost to damage, and a salvage put another one in its place.
+	CauseRecordLost EpochCause = C.KEYSTEAD_CAUSE_RECORD_LOST
 )
 
 // WrappedBy is a registered key that wraps an epoch, and the KMS's own id of it.

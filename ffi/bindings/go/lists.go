@@ -89,13 +89,15 @@ const (
 	VersionDeleted VersionState = C.KEYSTEAD_VERSION_IS_DELETED
 	// VersionDestroyed: its data key and its value are gone for good.
 	VersionDestroyed VersionState = C.KEYSTEAD_VERSION_IS_DESTROYED
+	// VersionLost: it fell to damage of the file, from which the rest was salvaged.
+	VersionLost VersionState = C.KEYSTEAD_VERSION_IS_LOST
 )
 
 // VersionInfo is a version in a history. Nothing of it was decrypted.
 type VersionInfo struct {
 	Version uint32
 	State   VersionState
-	// StateAt is when it was deleted or destroyed; zero when it is live.
+	// StateAt is when it was deleted, destroyed or lost; zero when it is live.
 	StateAt     time.Time
 	CreatedAt   time.Time
 	SizeBytes   uint64

@@ -6,6 +6,7 @@
 # Takes Go 1.19 or newer with a C compiler; Debian's is installed where it is missing and this may do that. No module is fetched.
 set -eu
 cd "$(dirname "$0")"
+. ../testing/build.sh
 if ! command -v go >/dev/null; then
     apt-get update --quiet
     DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends golang-go

@@ -6,6 +6,7 @@
 # Takes Node 20 or newer with npm, and the first time a package registry.
 set -eu
 cd "$(dirname "$0")"
+. ../testing/build.sh
 if ! cmp -s package-lock.json node_modules/.installed-lock; then
     npm ci --ignore-scripts --no-audit --no-fund
     cp package-lock.json node_modules/.installed-lock

@@ -60,21 +60,38 @@ extern "Python" {
 }
 """
 
-# A get is three calls into the library. In one, it costs a microsecond less.
+# A get is three calls into the library. In one, and with the fields where Python reads them cheaply, it costs 2 µs less.
 GET_TYPES = """
 typedef struct {
     keystead_error *error;
     keystead_secret *secret;
-    keystead_secret_view view;
+    const char *data;
+    size_t len;
+    uint64_t created_at_ms;
+    uint32_t version;
+    int32_t has_more; /* labels or a content type */
+    keystead_text content_type;
+    const keystead_label *labels;
+    size_t labels_len;
 } keystead_py_got;
 """
 GET = """
 static int32_t keystead_py_get(const keystead_organization *organization, const char *path, size_t path_len,
                                uint32_t version, keystead_py_got *got) {
+    keystead_secret_view view;
     int32_t code = keystead_get(organization, path, path_len, version, &got->secret, &got->error);
     if (code == KEYSTEAD_OK) {
-        got->view.struct_size = sizeof got->view;
-        code = keystead_secret_look(got->secret, &got->view, &got->error);
+        memset(&view, 0, sizeof view);
+        view.struct_size = sizeof view;
+        code = keystead_secret_look(got->secret, &view, &got->error);
+        got->data = (const char *)view.data;
+        got->len = view.len;
+        got->created_at_ms = view.created_at_ms;
+        got->version = view.version;
+        got->has_more = view.content_type.data != NULL || view.labels_len > 0;
+        got->content_type = view.content_type;
+        got->labels = view.labels;
+        got->labels_len = view.labels_len;
     }
     return code;
 }
@@ -94,7 +111,7 @@ def builder() -> cffi.FFI:
     libraries = [flag for flag in pkg_config("--static", "--libs-only-l").split() if flag != "-lkeystead"]
     native.set_source(
         "keystead._native",
-        "".join(f'#include "{header.name}"\n' for header in headers) + GET_TYPES + GET,
+        "".join(f'#include "{header.name}"\n' for header in headers) + "#include <string.h>\n" + GET_TYPES + GET,
         include_dirs=[str(include)],
         extra_objects=[str(archive)],
         # Its symbols stay inside of the module: a program may have another copy of the library.

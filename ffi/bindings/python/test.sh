@@ -6,7 +6,8 @@
 # Takes python3 with venv, a C compiler, and the first time a package index.
 set -eu
 cd "$(dirname "$0")"
-cache=$(cd ../../.. && pwd)/.cache/bindings-python
+. ../testing/build.sh
+cache=$build/python
 
 if ! "$cache/venv/bin/python" -m pip --version >/dev/null 2>&1; then
     rm -rf "$cache/venv"

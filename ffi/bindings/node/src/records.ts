@@ -36,9 +36,12 @@ export interface SecretInfo {
 /** A version in a history. Nothing of it was decrypted. */
 export interface VersionInfo {
   version: number;
-  /** A deleted one can be undeleted; of a destroyed one, data key and value are gone for good. */
-  state: 'live' | 'deleted' | 'destroyed' | 'unknown';
-  /** When it was deleted or destroyed. */
+  /**
+   * A deleted one can be undeleted; of a destroyed one, data key and value are gone for good; a lost one fell to damage of the
+   * file, from which the rest was salvaged.
+   */
+  state: 'live' | 'deleted' | 'destroyed' | 'lost' | 'unknown';
+  /** When it was deleted, destroyed or lost. */
   stateAt?: Date;
   createdAt: Date;
   sizeBytes: number;
@@ -81,6 +84,7 @@ export interface Epoch {
     | 'rotation'
     | 'key-disabled'
     | 'all-keys-disabled'
+    | 'record-lost'
     | 'unknown';
   /** How many data keys refer to it. */
   dataKeys: number;
@@ -240,7 +244,12 @@ export const secretInfo = (item: any): SecretInfo =>
 export const versionInfo = (item: any): VersionInfo =>
   only({
     version: item.version,
-    state: state(item.state, 'KEYSTEAD_VERSION_', { LIVE: 'live', IS_DELETED: 'deleted', IS_DESTROYED: 'destroyed' }),
+    state: state(item.state, 'KEYSTEAD_VERSION_', {
+      LIVE: 'live',
+      IS_DELETED: 'deleted',
+      IS_DESTROYED: 'destroyed',
+      IS_LOST: 'lost',
+    }),
     stateAt: optionalTime(item.state_at_ms),
     createdAt: time(item.created_at_ms),
     sizeBytes: Number(item.size_bytes),
@@ -276,6 +285,7 @@ export const epoch = (item: any): Epoch =>
       ROTATION: 'rotation',
       KEY_DISABLED: 'key-disabled',
       ALL_KEYS_DISABLED: 'all-keys-disabled',
+      RECORD_LOST: 'record-lost',
     }),
     dataKeys: Number(item.data_keys),
     state: state(item.state, 'KEYSTEAD_EPOCH_', { ACTIVE: 'active', LIVE: 'live', RETIRED: 'retired' }),

@@ -2,11 +2,12 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { Backend, ConfigError, ConflictError, NotFoundError, OutageError } from 'keystead';
-import { all, fresh, plugin } from './shared.js';
+import { Backend, ConfigError, ConflictError, FaultError, NotFoundError, OutageError, Store, pluginDigest } from 'keystead';
+import { all, fresh, plugin, scratch } from './shared.js';
 
 test('the first key that is brought takes over everything', async (t) => {
   const { acme } = await fresh(t);
@@ -76,6 +77,31 @@ test('a store is verified', async (t) => {
   const report = await store.verify({ openValues: true, onProgress: (lookedAt) => told.push(lookedAt) });
   assert.deepEqual([report.problems, report.unopened, report.valuesOpened, report.organizations], [[], [], 1, 1]);
   assert.deepEqual(told, [1]);
+});
+
+test('the application mints tokens for a plugin that logs in with them', async (t) => {
+  const directory = scratch(t);
+  const path = process.env.KEYSTEAD_MINTING_PLUGIN;
+  const minting = await Backend.load(path, { digest: await pluginDigest(path) });
+  const managed = await Backend.managed(join(directory, 'app.keyring'));
+  const asked = new Set();
+  let refuse = false;
+  const identityToken = (request) => {
+    asked.add(JSON.stringify(request));
+    if (refuse) throw new Error('secret horse');
+    return `token for ${request.organization}`;
+  };
+  const store = await Store.create(join(directory, 'm'), { backends: [managed, minting], kmsAttemptsMax: 1, identityToken });
+  t.after(() => store.close());
+  const acme = await store.createOrganization('acme');
+  await acme.put('a', 'correct horse');
+  await (await acme.keys.add('own', 'minting')).wait();
+  assert.deepEqual([...asked], ['{"audience":"keystead:tests","organization":"acme","key":"own"}']);
+  await store.forgetEpochKeys();
+  assert.equal((await acme.get('a')).value.toString(), 'correct horse');
+  refuse = true;
+  await store.forgetEpochKeys();
+  await assert.rejects(acme.get('a'), (error) => error instanceof FaultError && !error.message.includes('secret horse'));
 });
 
 test('a plugin of another digest does not run', async () => {

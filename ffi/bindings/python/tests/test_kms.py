@@ -207,3 +207,38 @@ def test_a_table_against_the_rules_is_refused() -> None:
     with pytest.raises(keystead.ConfigError) as refused:
         keystead.Backend.of(Nameless())
     assert refused.value.code is Code.PLUGIN_REFUSED
+
+
+def test_the_application_mints_tokens_for_a_plugin_that_logs_in_with_them(
+    tmp_path: Path, managed: keystead.Backend
+) -> None:
+    plugin = os.environ["KEYSTEAD_MINTING_PLUGIN"]
+    minting = keystead.Backend.load(plugin, digest=keystead.plugin_digest(plugin))
+    asked: list[keystead.IdentityRequest] = []
+    fault: list[Exception] = []
+
+    def mint(request: keystead.IdentityRequest) -> str:
+        asked.append(request)
+        if fault:
+            raise fault[0]
+        return f"token for {request.organization}"
+
+    options = {"kms_attempts_max": 1, "identity_token": mint}
+    with Store.create(tmp_path / "m", backends=[managed, minting], **options) as store:  # type: ignore[arg-type]
+        acme = store.create_organization("acme")
+        acme.put("a", b"correct horse")
+        acme.keys.add("own", "minting").wait(60)
+        assert set(asked) == {keystead.IdentityRequest("keystead:tests", "acme", "own")}
+        store.forget_epoch_keys()
+        assert acme.get("a").value == b"correct horse"
+        for raised, code in [
+            (BackendError(BackendCode.ACCESS_DENIED, "no"), Code.KMS_ACCESS_DENIED),
+            (ValueError("secret horse"), Code.KMS_INTERNAL),
+        ]:
+            fault[:] = [raised]
+            store.forget_epoch_keys()
+            time.sleep(1.1)  # a failure is remembered for a second
+            with pytest.raises(keystead.Error) as refused:
+                acme.get("a")
+            assert refused.value.code is code
+            assert "secret horse" not in str(refused.value)

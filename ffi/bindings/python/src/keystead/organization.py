@@ -38,7 +38,9 @@ NEW = 0
 """For `expect`: the secret must be new."""
 
 _PAGE = 1000
-_got = "keystead_py_got *"
+# Looked up once: a get is what programs do most.
+_new, _unpack = ffi.new, ffi.unpack
+_got = ffi.typeof("keystead_py_got *")
 _get = lib.keystead_py_get
 _free = lib.keystead_secret_free
 
@@ -119,18 +121,15 @@ class Organization(Handle):
         if handle is None:
             raise closed(self)
         encoded = path.encode()
-        got = ffi.new(_got)
+        got = _new(_got)
         if _get(handle, encoded, len(encoded), version, got) != 0:
             raise taken_error(got.error)
-        view = got.view
         try:
-            return Secret(
-                ffi.buffer(view.data, view.len)[:],
-                view.version,
-                labels_of(view.labels, view.labels_len) if view.labels_len else None,
-                optional_text(view.content_type),
-                view.created_at_ms,
-            )
+            value = _unpack(got.data, got.len)
+            if got.has_more:
+                labels = labels_of(got.labels, got.labels_len)
+                return Secret(value, got.version, labels, optional_text(got.content_type), got.created_at_ms)
+            return Secret(value, got.version, None, None, got.created_at_ms)
         finally:
             _free(got.secret)
 
