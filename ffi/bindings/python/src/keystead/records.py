@@ -146,7 +146,7 @@ class VersionInfo:
     version: int
     state: VersionState | int
     state_at: datetime | None
-    """When it was deleted or destroyed."""
+    """When it was deleted, destroyed or lost."""
     created_at: datetime
     size_bytes: int
     content_type: str | None
