@@ -530,6 +530,6 @@ impl Keys<'_> {
         let scope = &self.organization.scope;
         let name: KeyName = name.parse()?;
         let key = crate::keyring::read_key(&*scope.snapshot(), scope.org, &scope.organization, &name)?;
-        scope.core.keyring.kms.probe(&key)
+        scope.core.keyring.probe(&key)
     }
 }

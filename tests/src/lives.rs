@@ -258,6 +258,8 @@ struct Living {
     /// What was read since the cache was last emptied or changed, and when that was.
     served: BTreeSet<(String, String, u32)>,
     steady_since: Duration,
+    /// When something of the KMS was last out of order: what it refused is remembered for a second.
+    ill_at: Option<Duration>,
     figures: LifeFigures,
     story: Vec<String>,
     errors: Vec<String>,
@@ -289,6 +291,7 @@ impl Living {
             noticed: BTreeSet::new(),
             served: BTreeSet::new(),
             steady_since: env.elapsed(),
+            ill_at: None,
             figures: LifeFigures::default(),
             story: Vec::new(),
             errors: Vec::new(),
@@ -308,17 +311,35 @@ impl Living {
         self.store.as_ref().expect("the store is open between deeds")
     }
 
-    /// Nothing stands in the way of any KMS call.
+    /// Nothing stands in the way of any KMS call, and nothing did a moment ago.
     fn calm(&self) -> bool {
-        self.failing.is_empty() && self.lying.is_empty() && self.kms.faults_left() == 0
+        let recovered = |at: Duration| self.env.elapsed().saturating_sub(at) > Duration::from_secs(1);
+        !self.ill() && self.ill_at.is_none_or(recovered)
+    }
+
+    fn ill(&self) -> bool {
+        !self.failing.is_empty() || !self.lying.is_empty() || self.kms.faults_left() > 0
     }
 
     fn all(&mut self, deeds: &[Deed]) -> Result<(), Failure> {
         for deed in deeds {
             self.env.advance(Duration::from_millis(7));
             self.figures.deeds += 1;
+            let (ill, planned) = (self.ill(), self.kms.faults_left());
+            let began = self.env.elapsed();
             self.one(deed)?;
             self.note_wraps();
+            if self.kms.faults_left() != planned {
+                // Whoever met it, perhaps a renewal that nobody waits for: the cache may have changed.
+                self.unsettle();
+            }
+            if self.ill() {
+                self.ill_at = Some(self.env.elapsed());
+            } else if ill {
+                // It ended in this very deed; a deed that says so lets two seconds pass.
+                let waited = matches!(deed.kind, Kind::AllRestored | Kind::KeyRestored);
+                self.ill_at = Some(if waited { began } else { self.env.elapsed() });
+            }
         }
         self.end()
     }

@@ -729,3 +729,25 @@ fn a_wrap_that_does_not_open_is_refused_before_anything_rests_on_it() {
     check_filled(&acme, 20);
     assert_sound(&store);
 }
+
+/// The story: a rotation met a KMS key that had been disabled, and said so; what was cached under that key went on being read for
+/// the rest of its lifetime, because only an unwrap that was refused emptied the cache. Whatever finds a key revoked does.
+#[test]
+fn a_key_that_is_found_revoked_while_wrapping_or_probing_is_dropped_from_memory_at_once() {
+    let bench = Bench::new();
+    let store = bench.create();
+    let acme = store.create_organization("acme").unwrap();
+    fill(&acme, 3);
+    let refused_after = |meets_it: &dyn Fn() -> Error| {
+        check_filled(&acme, 3);
+        assert!(store.cached_epoch_keys() > 0);
+        bench.kms.fail("managed", ErrorCode::KeyDisabled);
+        let met = meets_it();
+        assert!(matches!(met, Error::Kms { .. }), "{met:?}");
+        assert_eq!(store.cached_epoch_keys(), 0);
+        bench.kms.restore("managed");
+        store.forget_epoch_keys();
+    };
+    refused_after(&|| acme.keys().rotate("managed").map(drop).unwrap_err());
+    refused_after(&|| acme.keys().probe("managed").unwrap_err());
+}

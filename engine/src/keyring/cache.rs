@@ -236,15 +236,7 @@ impl EpochKeyCache {
             entries.remove(id);
         }
         if error.code.class() == ErrorClass::Revoked && !planted(Mutant::RevocationOfOneEpoch) {
-            let revoked: Vec<EpochId> = entries
-                .keys
-                .iter()
-                .filter(|((org, _), entry)| *org == id.0 && entry.kms_key == *kms_key)
-                .map(|(id, _)| *id)
-                .collect();
-            for id in revoked {
-                entries.remove(id);
-            }
+            entries.remove_all_of(id.0, kms_key);
         }
         if entries.failures.len() >= self.policy.entries_max {
             entries.failures.clear();
@@ -257,6 +249,11 @@ impl EpochKeyCache {
                 at: now,
             },
         );
+    }
+
+    /// Drops everything of the organization that this KMS key had unwrapped.
+    pub(crate) fn revoked(&self, org: OrganizationId, kms_key: &KeyName) {
+        self.write().remove_all_of(org, kms_key);
     }
 
     pub(crate) fn evict(&self, id: EpochId) {
@@ -359,6 +356,16 @@ impl Drop for EpochKeyCache {
 }
 
 impl Entries {
+    fn remove_all_of(&mut self, org: OrganizationId, kms_key: &KeyName) {
+        let all: Vec<EpochId> = self
+            .keys
+            .iter()
+            .filter(|(id, entry)| id.0 == org && entry.kms_key == *kms_key)
+            .map(|(id, _)| *id)
+            .collect();
+        all.into_iter().for_each(|id| self.remove(id));
+    }
+
     fn remove(&mut self, id: EpochId) {
         if self.keys.remove(&id).is_some() {
             if self.order.front() == Some(&id) {

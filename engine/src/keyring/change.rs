@@ -71,7 +71,7 @@ pub(crate) fn add(
             backend: backend.into(),
         });
     }
-    scope.core.keyring.kms.probe(&key)?;
+    scope.core.keyring.probe(&key)?;
     let record = KeyRecord {
         backend: key.backend.clone(),
         config: key.config.clone(),
@@ -337,7 +337,7 @@ fn begin(scope: &Scope, change: Change) -> Result<Option<u64>> {
         None => {
             let number = EpochNumber(head.last_epoch.0 + 1);
             let epoch_key = keyring.kms.random_key()?;
-            let wrapped = keyring.kms.wrap(&change.key, number, &epoch_key)?;
+            let wrapped = keyring.wrap(&change.key, number, &epoch_key)?;
             let derived = derive_wrapping_key(keyring.store(), &change.key, number, &epoch_key)?;
             let new = NewEpoch::of(number, &change.key, wrapped, *derived.commitment.as_bytes());
             (

@@ -50,7 +50,7 @@ pub(crate) fn hand_over(
     (_, epoch_key): UnwrappedEpoch,
     unwrapped: Unwrapped,
 ) -> Result<Handed> {
-    let wrapped = scope.core.keyring.kms.wrap(to, epoch, &epoch_key)?;
+    let wrapped = scope.core.keyring.wrap(to, epoch, &epoch_key)?;
     let derived = derive_wrapping_key(scope.store(), to, epoch, &epoch_key)?;
     let epoch_key = Arc::new(EpochKey::new(epoch, &derived.key));
     Ok(Handed {

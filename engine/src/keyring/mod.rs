@@ -27,7 +27,7 @@ use crate::names::{EpochNumber, KeyName, OrganizationId, OrganizationName, Store
 use crate::storage::commit::lock;
 use crate::storage::records::{EpochRecord, KeyRecord};
 use crate::storage::{Committer, Rows, tables};
-use keystead_backend::{BackendError, ErrorCode, LockedBytes};
+use keystead_backend::{BackendError, ErrorClass, ErrorCode, LockedBytes, Wrapped};
 use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use subtle::ConstantTimeEq;
@@ -94,6 +94,32 @@ impl Keyring {
                 return self.unwrap_epoch(org, organization, epoch);
             }
         }
+    }
+
+    /// Wraps an epoch's key. Two KMS calls. A key that is found to be taken away is dropped from memory, as by an unwrap.
+    pub(crate) fn wrap(
+        &self,
+        key: &RegisteredKey,
+        epoch: EpochNumber,
+        epoch_key: &LockedBytes,
+    ) -> Result<Wrapped> {
+        let wrapped = self.kms.wrap(key, epoch, epoch_key);
+        self.honour_revocation(key, wrapped)
+    }
+
+    /// Tells whether a key can be used. Three KMS calls. A key that is found to be taken away is dropped from memory.
+    pub(crate) fn probe(&self, key: &RegisteredKey) -> Result<()> {
+        let probed = self.kms.probe(key);
+        self.honour_revocation(key, probed)
+    }
+
+    fn honour_revocation<T>(&self, key: &RegisteredKey, outcome: Result<T>) -> Result<T> {
+        if let Err(Error::Kms { source, .. }) = &outcome
+            && source.code.class() == ErrorClass::Revoked
+        {
+            self.cache.revoked(key.org, &key.name);
+        }
+        outcome
     }
 
     /// Asks the KMS again in the background, on the threads of the backend.
