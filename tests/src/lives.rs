@@ -260,6 +260,8 @@ struct Living {
     steady_since: Duration,
     /// When something of the KMS was last out of order: what it refused is remembered for a second.
     ill_at: Option<Duration>,
+    /// Something was out of order when this deed began.
+    ill_deed: bool,
     figures: LifeFigures,
     story: Vec<String>,
     errors: Vec<String>,
@@ -292,6 +294,7 @@ impl Living {
             served: BTreeSet::new(),
             steady_since: env.elapsed(),
             ill_at: None,
+            ill_deed: false,
             figures: LifeFigures::default(),
             story: Vec::new(),
             errors: Vec::new(),
@@ -314,7 +317,7 @@ impl Living {
     /// Nothing stands in the way of any KMS call, and nothing did a moment ago.
     fn calm(&self) -> bool {
         let recovered = |at: Duration| self.env.elapsed().saturating_sub(at) > Duration::from_secs(1);
-        !self.ill() && self.ill_at.is_none_or(recovered)
+        !self.ill_deed && !self.ill() && self.ill_at.is_none_or(recovered)
     }
 
     fn ill(&self) -> bool {
@@ -327,6 +330,7 @@ impl Living {
             self.figures.deeds += 1;
             let (ill, planned) = (self.ill(), self.kms.faults_left());
             let began = self.env.elapsed();
+            self.ill_deed = ill;
             self.one(deed)?;
             self.note_wraps();
             if self.kms.faults_left() != planned {
@@ -454,6 +458,7 @@ impl Living {
         self.failing.clear();
         self.lying.clear();
         self.noticed.clear();
+        self.ill_deed = false;
         // A failure is remembered for a second.
         self.env.advance(Duration::from_secs(2));
         self.unsettle();
