@@ -89,6 +89,7 @@ fn is_for_processes(action: &Action) -> bool {
         action,
         Action::CreateOrganization { .. }
             | Action::Put { .. }
+            | Action::Stream { .. }
             | Action::Batch { .. }
             | Action::Delete { .. }
             | Action::Undelete { .. }

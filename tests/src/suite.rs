@@ -23,7 +23,7 @@ pub struct Part {
     run: fn(u64, &AtomicU64) -> Result<(), Failure>,
 }
 
-/// All of them, the quickest first.
+/// All of them, those that notice most first.
 pub const PARTS: [Part; 5] = [
     Part {
         name: "life",
@@ -41,14 +41,14 @@ pub const PARTS: [Part; 5] = [
         run: interleave::every_pair_at_every_moment,
     },
     Part {
-        name: "disk faults",
-        unit: "runs",
-        run: disk_faults,
-    },
-    Part {
         name: "power cuts",
         unit: "states",
         run: power_cuts,
+    },
+    Part {
+        name: "disk faults",
+        unit: "runs",
+        run: disk_faults,
     },
 ];
 
