@@ -225,6 +225,38 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// The store is another one than the checkpoint is of.
+    #[error("the checkpoint is of the store {pinned}; this is the store {found}")]
+    CheckpointOfAnotherStore {
+        /// The checkpoint's store id.
+        pinned: String,
+        /// This store's id.
+        found: String,
+    },
+    /// The store is older than the checkpoint: the file was rolled back, or its audit trail was cut off.
+    #[error(
+        "the store is behind its checkpoint: organization {organization:?} was pinned at audit record {pinned_sequence}, the          store has {found_sequence}: it was rolled back"
+    )]
+    BehindCheckpoint {
+        /// Whose trail.
+        organization: String,
+        /// The newest record when the checkpoint was taken.
+        pinned_sequence: u64,
+        /// The newest record of the store; 0 when it does not know the organization.
+        found_sequence: u64,
+    },
+    /// The record that the checkpoint pinned is another one: history was written anew.
+    #[error(
+        "the store does not hold what its checkpoint pinned: audit record {pinned_sequence} of organization {organization:?} is          another one (of {found_sequence}): history was written anew"
+    )]
+    NotOfCheckpoint {
+        /// Whose trail.
+        organization: String,
+        /// The record that was pinned.
+        pinned_sequence: u64,
+        /// The newest record of the store.
+        found_sequence: u64,
+    },
     /// Another handle, here or in another process, has the store open.
     #[error(
         "cannot open the store {path:?}: it is open already, here or in another process; one process at a time"

@@ -46,6 +46,7 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod checkpoint;
 mod crypto;
 mod env;
 mod error;
@@ -63,6 +64,7 @@ mod store;
 mod verify;
 
 pub use audit::{Attribution, AuditEvent, AuditRecord, CarriedEvent};
+pub use checkpoint::Checkpoint;
 pub use crypto::SecretBytes;
 pub use env::{Env, SystemEnv};
 pub use error::{Error, Result};
@@ -86,7 +88,7 @@ pub use secret::{
 };
 pub use storage::records::{EpochCause, KeyState};
 pub use store::{OrganizationInfo, Store};
-pub use verify::{Problem, VerifyOptions, VerifyReport};
+pub use verify::{Problem, VerifyOptions, VerifyPhase, VerifyProgress, VerifyReport};
 
 #[cfg(feature = "simulation")]
 pub mod simulation;

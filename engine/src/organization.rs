@@ -10,9 +10,9 @@ use crate::rewrap::{self, RewrapJob, RewrapStatus};
 use crate::scope::Scope;
 use crate::secret::stream::{SecretReader, SecretWriter};
 use crate::secret::{Batch, Expect, Page, PutOptions, Secret, SecretInfo, VersionInfo, read, remove, write};
-use crate::storage::records::KeyState;
+use crate::storage::records::{HeadRecord, KeyState};
 use crate::store::Inner;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The longest actor, in bytes.
@@ -367,10 +367,7 @@ impl Organization {
     /// Those of reading the store.
     pub fn audit_head(&self) -> Result<AuditHead> {
         let head = self.scope.head(&*self.scope.snapshot())?;
-        Ok(AuditHead {
-            sequence: head.audit_sequence,
-            hash: audit::hex(&head.audit_hash),
-        })
+        Ok(AuditHead::of(&head))
     }
 
     fn job(&self, number: Option<u64>) -> RewrapJob {
@@ -391,12 +388,22 @@ impl std::fmt::Debug for Organization {
 }
 
 /// The newest audit record's place in its chain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AuditHead {
     /// Its number.
     pub sequence: u64,
     /// Its hash, as hexadecimal digits.
     pub hash: String,
+}
+
+impl AuditHead {
+    pub(crate) fn of(head: &HeadRecord) -> Self {
+        Self {
+            sequence: head.audit_sequence,
+            hash: audit::hex(&head.audit_hash),
+        }
+    }
 }
 
 /// A registered key.

@@ -1,6 +1,7 @@
 //! Create, open, close: the one file, and what an application holds of it.
 
 use crate::audit::{self, Attribution, AuditEvent};
+use crate::checkpoint::Checkpoint;
 use crate::env::now_ms;
 use crate::error::{Error, Result};
 use crate::keyring::cache::EpochKey;
@@ -9,7 +10,7 @@ use crate::keyring::kms::derive_wrapping_key;
 use crate::keyring::registry::RegisteredKey;
 use crate::names::{EpochNumber, KeyName, OrganizationId, OrganizationName, StoreId};
 use crate::options::StoreOptions;
-use crate::organization::Organization;
+use crate::organization::{AuditHead, Organization};
 use crate::rewrap::worker::Workers;
 use crate::scope::{Core, Scope};
 use crate::secret::{Page, read, stream};
@@ -17,9 +18,10 @@ use crate::storage::records::{
     EpochCause, HeadRecord, KeyRecord, KeyState, OrganizationNameRecord, OrganizationRecord,
 };
 use crate::storage::{Rows, Table, tables};
-use crate::verify::{self, VerifyOptions, VerifyReport};
+use crate::verify::{self, VerifyOptions, VerifyProgress, VerifyReport};
 use keystead_backend::Description;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -254,13 +256,40 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Closed`]. What is damaged is in the report, not an error.
-    pub fn verify(&self, options: VerifyOptions, progress: impl FnMut(u64)) -> Result<VerifyReport> {
+    pub fn verify(
+        &self,
+        options: VerifyOptions,
+        progress: impl FnMut(VerifyProgress),
+    ) -> Result<VerifyReport> {
         if self.inner.is_closed() {
             return Err(Error::Closed {
                 reason: "it was closed".into(),
             });
         }
         verify::verify(&self.inner, options, progress)
+    }
+
+    /// How far every organization has come, to be kept apart from the store: see [`Checkpoint`]. Reads two rows for each.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the store.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        let snapshot = self.inner.core.committer.snapshot();
+        let mut organizations = BTreeMap::new();
+        snapshot.scan(Table::OrganizationNames, Bound::Unbounded, None, |key, row| {
+            let index: OrganizationNameRecord = crate::storage::records::decode(snapshot.place(), key, row)?;
+            let id = OrganizationId(index.id);
+            let head: HeadRecord = snapshot
+                .record(&tables::organization(id))?
+                .ok_or_else(|| Error::damaged(format!("organization {id}"), "its head is missing"))?;
+            organizations.insert(String::from_utf8_lossy(key).into_owned(), AuditHead::of(&head));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(Checkpoint {
+            store: self.id().to_string(),
+            organizations,
+        })
     }
 
     /// How many epoch keys are in memory now.

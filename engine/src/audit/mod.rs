@@ -336,6 +336,36 @@ pub(crate) fn chains(previous: &[u8; HASH_BYTES], key: &[u8], row: &[u8]) -> boo
     split(row).is_ok_and(|(bytes, hash)| chain_hash(&AUDIT_CHAIN, previous, &[key, bytes]) == hash)
 }
 
+/// The hash of a record, made anew from it and the one before it; `None` when there is no such record.
+pub(crate) fn hash_at(
+    rows: &impl Rows,
+    org: OrganizationId,
+    sequence: u64,
+) -> Result<Option<[u8; HASH_BYTES]>> {
+    let previous = match sequence {
+        0 => return Ok(None),
+        1 => [0; HASH_BYTES],
+        _ => {
+            let before = tables::audit(org, sequence - 1);
+            match rows.get_with(Table::Audit, &before, |row| Ok(split(row)?.1))? {
+                Some(hash) => hash,
+                None => return Ok(None),
+            }
+        }
+    };
+    let key = tables::audit(org, sequence);
+    rows.get_with(Table::Audit, &key, |row| {
+        let (bytes, hash) = split(row)?;
+        if chain_hash(&AUDIT_CHAIN, &previous, &[&key, bytes]) != hash {
+            return Err(Error::damaged(
+                format!("audit record {sequence} of organization {org}"),
+                "it does not chain to the one before it",
+            ));
+        }
+        Ok(hash)
+    })
+}
+
 fn split(row: &[u8]) -> Result<(&[u8], [u8; HASH_BYTES])> {
     match row.split_last_chunk::<HASH_BYTES>() {
         Some((bytes, hash)) if bytes.first() == Some(&RECORD_FORMAT) => Ok((bytes, *hash)),

@@ -106,6 +106,21 @@ struct Entries {
     /// In the order of their unwrapping, which is the order of their expiry.
     order: VecDeque<EpochId>,
     failures: HashMap<EpochId, Failure>,
+    /// Counts what may not be outlived by an unwrapping that was in flight when it happened: revocations, retirements, clearings.
+    generation: u64,
+    /// The generation at which each of these happened last. What is left out here is covered by `floor`.
+    gone: HashMap<Gone, u64>,
+    /// An unwrapping that began before this generation is not kept, whatever it was of.
+    floor: u64,
+}
+
+/// What an unwrapping in flight may not bring back.
+#[derive(PartialEq, Eq, Hash)]
+enum Gone {
+    /// Everything that a KMS key unwraps for an organization: it was taken away.
+    Key(OrganizationId, KeyName),
+    /// An epoch: it was retired.
+    Epoch(EpochId),
 }
 
 /// The cache. Shared by all organizations of a store.
@@ -139,7 +154,14 @@ impl EpochKeyCache {
     }
 
     pub(crate) fn now(&self) -> Unwrapped {
-        Unwrapped(Instant::now(&*self.env))
+        Unwrapped {
+            at: Instant::now(&*self.env),
+            generation: self
+                .entries
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .generation,
+        }
     }
 
     /// Costs a shared lock and two looks at the clock.
@@ -197,6 +219,9 @@ impl EpochKeyCache {
         unwrapped: Unwrapped,
     ) {
         let mut entries = self.write();
+        if entries.was_overtaken(id, &kms_key, &unwrapped) {
+            return;
+        }
         entries.failures.remove(&id);
         entries.remove(id);
         while entries.order.len() >= self.policy.entries_max {
@@ -210,7 +235,7 @@ impl EpochKeyCache {
             Entry {
                 key,
                 kms_key,
-                unwrapped: unwrapped.0,
+                unwrapped: unwrapped.at,
                 refreshing: false,
                 refresh_failed: None,
             },
@@ -236,7 +261,7 @@ impl EpochKeyCache {
             entries.remove(id);
         }
         if error.code.class() == ErrorClass::Revoked && !planted(Mutant::RevocationOfOneEpoch) {
-            entries.remove_all_of(id.0, kms_key);
+            entries.take_away(id.0, kms_key, self.policy.entries_max);
         }
         if entries.failures.len() >= self.policy.entries_max {
             entries.failures.clear();
@@ -253,19 +278,25 @@ impl EpochKeyCache {
 
     /// Drops everything of the organization that this KMS key had unwrapped.
     pub(crate) fn revoked(&self, org: OrganizationId, kms_key: &KeyName) {
-        self.write().remove_all_of(org, kms_key);
+        self.write().take_away(org, kms_key, self.policy.entries_max);
     }
 
     pub(crate) fn evict(&self, id: EpochId) {
         let mut entries = self.write();
         entries.remove(id);
         entries.failures.remove(&id);
+        entries.note_gone(Gone::Epoch(id), self.policy.entries_max);
     }
 
     /// Drops every key. In-flight operations finish with what they hold.
     pub(crate) fn clear(&self) {
         let mut entries = self.write();
-        *entries = Entries::default();
+        let generation = entries.generation + 1;
+        *entries = Entries {
+            generation,
+            floor: generation,
+            ..Entries::default()
+        };
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -356,7 +387,9 @@ impl Drop for EpochKeyCache {
 }
 
 impl Entries {
-    fn remove_all_of(&mut self, org: OrganizationId, kms_key: &KeyName) {
+    /// A KMS key was taken away: everything of the organization that it unwrapped goes, and what it is still unwrapping is not
+    /// kept.
+    fn take_away(&mut self, org: OrganizationId, kms_key: &KeyName, most: usize) {
         let all: Vec<EpochId> = self
             .keys
             .iter()
@@ -364,6 +397,22 @@ impl Entries {
             .map(|(id, _)| *id)
             .collect();
         all.into_iter().for_each(|id| self.remove(id));
+        self.note_gone(Gone::Key(org, kms_key.clone()), most);
+    }
+
+    fn note_gone(&mut self, gone: Gone, most: usize) {
+        self.generation += 1;
+        if self.gone.len() >= most {
+            self.gone.clear();
+            self.floor = self.generation;
+        }
+        self.gone.insert(gone, self.generation);
+    }
+
+    /// True when the key was taken away, or the epoch retired, after this unwrapping began.
+    fn was_overtaken(&self, id: EpochId, kms_key: &KeyName, unwrapped: &Unwrapped) -> bool {
+        let after = |gone| self.gone.get(&gone).is_some_and(|at| unwrapped.generation < *at);
+        unwrapped.generation < self.floor || after(Gone::Epoch(id)) || after(Gone::Key(id.0, kms_key.clone()))
     }
 
     fn remove(&mut self, id: EpochId) {
@@ -377,9 +426,12 @@ impl Entries {
     }
 }
 
-/// When an unwrapping began: its lifetime is counted from here.
+/// When an unwrapping began: its lifetime is counted from here, and what is taken away after it is not brought back by it.
 #[derive(Clone, Copy)]
-pub(crate) struct Unwrapped(Instant);
+pub(crate) struct Unwrapped {
+    at: Instant,
+    generation: u64,
+}
 
 #[cfg(test)]
 mod tests;

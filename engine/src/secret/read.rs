@@ -111,7 +111,7 @@ pub(crate) fn open(scope: &Scope, path: &SecretPath, version: Option<Version>) -
     opened.ok_or_else(|| damaged_version(path, version, "its row is missing"))
 }
 
-fn open_row(
+pub(crate) fn open_row(
     scope: &Scope,
     snapshot: &Snapshot,
     path: &SecretPath,
@@ -197,7 +197,7 @@ fn open_row(
 
 /// Opens a version's data key under the epoch that wraps it in this snapshot; if that epoch was retired since, under the one
 /// that wraps it now.
-fn open_data_key(
+pub(crate) fn open_data_key(
     scope: &Scope,
     snapshot: &Snapshot,
     path: &SecretPath,

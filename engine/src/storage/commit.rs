@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::mutant::{Mutant, planted};
 use crate::storage::boundary::{Boundary, Guarded};
 use crate::storage::container::{CellNumber, Container, ContainerError};
+use crate::storage::structure;
 use crate::storage::tables::Table;
 use crate::storage::transaction::{
     Effects, Rows, Snapshot, Transaction, cells_in, cells_used, container_failed, definition, failed,
@@ -323,6 +324,20 @@ impl Committer {
         let snapshot = Arc::new(snapshot);
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
         Ok(())
+    }
+
+    /// Checks the structure of the durable pages, from the disk. Writers go on, unless their commits keep coming between: then
+    /// they wait for the last try.
+    pub(crate) fn check_structure(&self) -> Result<()> {
+        for _ in 0..2 {
+            let before = lock(&self.writer).generation;
+            let checked = structure::check(&self.container);
+            if checked.is_ok() || lock(&self.writer).generation == before {
+                return checked;
+            }
+        }
+        let _alone = lock(&self.writer);
+        structure::check(&self.container)
     }
 
     /// Commits what the journal holds into the pages, so that the next open has nothing to replay. No change may be

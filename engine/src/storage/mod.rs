@@ -3,6 +3,7 @@
 //! - [`container`]: the file around redb: header, shred cells, journal, pages with a tag each.
 //! - [`boundary`]: what keeps a panic of redb's from going further.
 //! - [`raw`]: redb's pages read without redb, for a salvage.
+//! - [`structure`]: redb's own integrity check, from the disk.
 //! - [`tables`]: which tables there are and how their keys are made.
 //! - [`records`]: what stands in their rows.
 //! - [`transaction`]: reading a snapshot, and changing rows inside of the one writer.
@@ -15,6 +16,7 @@ pub(crate) mod commit;
 pub(crate) mod container;
 pub(crate) mod raw;
 pub(crate) mod records;
+mod structure;
 pub(crate) mod tables;
 pub(crate) mod transaction;
 

@@ -128,6 +128,52 @@ fn a_key_that_was_taken_away_goes_at_once_with_all_that_it_had_unwrapped_for_its
     );
 }
 
+/// Two unwrappings of one KMS key were in flight; the first to answer said that the key is disabled. The other one's answer,
+/// which the KMS gave a moment earlier, put the key back into memory for a whole lifetime.
+#[test]
+fn an_unwrapping_that_began_before_a_revocation_does_not_bring_the_key_back() {
+    let (_, cache) = cache(10);
+    let key = |epoch| Arc::new(EpochKey::new(EpochNumber(epoch), &[1; 32]));
+    let name = || KeyName::stored("k");
+    let began = cache.now();
+    cache.failed(id(1, 1), &name(), &error(ErrorCode::KeyDisabled));
+    cache.insert(id(1, 2), key(2), name(), began);
+    assert!(matches!(cache.lookup(id(1, 2)), Lookup::Missing));
+    // Another organization's key, and one that is asked for after the revocation, are kept.
+    cache.insert(id(2, 2), key(2), name(), began);
+    assert!(matches!(cache.lookup(id(2, 2)), Lookup::Cached(_)));
+    cache.insert(id(1, 2), key(2), name(), cache.now());
+    assert!(matches!(cache.lookup(id(1, 2)), Lookup::Cached(_)));
+}
+
+#[test]
+fn an_unwrapping_that_began_before_its_epoch_was_retired_or_all_was_forgotten_is_not_kept() {
+    let (_, cache) = cache(10);
+    let key = || Arc::new(EpochKey::new(EpochNumber(1), &[1; 32]));
+    let began = cache.now();
+    cache.evict(id(1, 1));
+    cache.insert(id(1, 1), key(), KeyName::stored("k"), began);
+    assert!(matches!(cache.lookup(id(1, 1)), Lookup::Missing));
+    let began = cache.now();
+    cache.clear();
+    cache.insert(id(1, 2), key(), KeyName::stored("k"), began);
+    assert!(matches!(cache.lookup(id(1, 2)), Lookup::Missing));
+}
+
+#[test]
+fn what_was_taken_away_is_remembered_within_bounds() {
+    let (_, cache) = cache(3);
+    let key = || Arc::new(EpochKey::new(EpochNumber(1), &[1; 32]));
+    let began = cache.now();
+    for org in 1..=20 {
+        cache.failed(id(org, 1), &KeyName::stored("k"), &error(ErrorCode::KeyDisabled));
+    }
+    for org in 1..=20 {
+        cache.insert(id(org, 2), key(), KeyName::stored("k"), began);
+        assert!(matches!(cache.lookup(id(org, 2)), Lookup::Missing), "{org}");
+    }
+}
+
 #[test]
 fn a_refusal_is_remembered_for_a_moment() {
     let (clock, cache) = cache(10);

@@ -92,7 +92,6 @@ impl Container {
     }
 
     /// True when a cell is erased (or was never written).
-    #[cfg(test)]
     pub(crate) fn cell_is_erased(&self, cell: CellNumber) -> Result<bool, ContainerError> {
         Ok(self.inner.read_cell_bytes(cell)?.iter().all(|byte| *byte == 0))
     }

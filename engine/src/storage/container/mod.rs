@@ -86,6 +86,7 @@ mod journal;
 mod memory;
 mod page_check;
 mod pages;
+mod scan;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -104,9 +105,7 @@ pub(crate) use file::{FileDisk, NewFile};
 pub(crate) use journal::{Journal, Survivors};
 #[cfg(test)]
 pub(crate) use memory::MemoryDisk;
-pub(crate) use pages::PageFile;
-#[cfg(test)]
-pub(crate) use pages::Pages;
+pub(crate) use pages::{PageFile, Pages};
 
 use disk::CheckedDisk;
 pub(crate) use geometry::BLOCK_BYTES;
@@ -246,7 +245,7 @@ impl Container {
         PageFile::new(Arc::downgrade(&self.inner))
     }
 
-    #[cfg(test)]
+    /// The same for who keeps the container.
     pub(crate) fn pages(&self) -> Pages {
         Pages::new(Arc::clone(&self.inner))
     }

@@ -46,15 +46,10 @@ impl redb::StorageBackend for PageFile {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
         let pages = self.pages()?;
-        pages
-            .read_at(offset, out)
-            .and_then(|()| pages.check(offset, out))
-            .map_err(|error| {
-                // What did not match its tag is nobody's data.
-                out.fill(0);
-                let _ = pages.inner.failed_read.set(error.to_string());
-                error.into()
-            })
+        pages.read_checked(offset, out).map_err(|error| {
+            let _ = pages.inner.failed_read.set(error.to_string());
+            error.into()
+        })
     }
 
     fn set_len(&self, len: u64) -> std::io::Result<()> {
@@ -119,6 +114,21 @@ pub(crate) struct Pages {
 impl Pages {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
         Self { inner }
+    }
+
+    /// redb's length, in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.inner.layout().page_bytes()
+    }
+
+    /// Reads what redb asks for, and looks at it before redb does.
+    pub(crate) fn read_checked(&self, offset: u64, out: &mut [u8]) -> Result<(), ContainerError> {
+        self.read_at(offset, out)
+            .and_then(|()| self.check(offset, out))
+            .inspect_err(|_| {
+                // What did not match its tag is nobody's data.
+                out.fill(0);
+            })
     }
 
     /// Looks at what was read of redb's header or of a page, before redb does.

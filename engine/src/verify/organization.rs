@@ -1,0 +1,260 @@
+//! An organization's head, names, audit trail, epochs, keys and job.
+
+use super::{Place, Verifier, VerifyProgress};
+use crate::audit;
+use crate::error::{Error, Result};
+use crate::keyring::{change, epoch};
+use crate::names::EpochNumber;
+use crate::organization::Organization;
+use crate::scope::Scope;
+use crate::storage::records::{
+    EpochRecord, HeadRecord, KeyRecord, OrganizationNameRecord, RewrapJobRecord, SourceState,
+};
+use crate::storage::{Rows, Snapshot, Table, tables};
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
+    pub(super) fn organization(&mut self, organization: &Organization) -> Result<()> {
+        let scope = organization.scope().clone();
+        let place = Place::of(&scope.organization);
+        let snapshot = scope.snapshot();
+        let index: Result<Option<OrganizationNameRecord>> =
+            snapshot.record(scope.organization.as_str().as_bytes());
+        match index {
+            Ok(Some(index)) if index.id == scope.org.0 => {}
+            Ok(_) => self.problem(
+                &place,
+                "its name leads to another organization, or nowhere".into(),
+            ),
+            Err(error) => self.note(&place, Err(error))?,
+        }
+        let head = match scope.head(&*snapshot) {
+            Ok(head) => head,
+            // What hangs on the head cannot be checked; the secrets can be.
+            Err(error) => {
+                self.note(&place, Err(error))?;
+                return self.secrets(&scope, &snapshot, None);
+            }
+        };
+        let audit = self.audit(&scope, &*snapshot, &head);
+        self.note(&place, audit)?;
+        let keys: HashMap<String, KeyRecord> = match change::keys(&*snapshot, &scope) {
+            Ok(keys) => keys
+                .into_iter()
+                .map(|(name, key)| (name.to_string(), key))
+                .collect(),
+            Err(error) => {
+                self.note(&place, Err(error))?;
+                HashMap::new()
+            }
+        };
+        if !keys.contains_key(&head.default_key) {
+            self.problem(
+                &place,
+                format!("its default key {:?} is not there", head.default_key),
+            );
+        }
+        let epochs = self.epochs(&scope, &snapshot, &head, &keys);
+        self.note(&place, epochs)?;
+        for finished in [false, true] {
+            let job = self.job(&scope, &snapshot, &head, &keys, finished);
+            self.note(&place, job)?;
+        }
+        self.secrets(&scope, &snapshot, Some(&head))
+    }
+
+    fn audit(&mut self, scope: &Scope, rows: &impl Rows, head: &HeadRecord) -> Result<()> {
+        let (mut count, mut last) = (0, [0; 32]);
+        let walked = audit::walk(rows, scope.org, 0, |_, hash| {
+            count += 1;
+            last = hash;
+            Ok(ControlFlow::Continue(()))
+        });
+        self.report.audit_records += count;
+        walked?;
+        if count != head.audit_sequence || last != head.audit_hash {
+            let what = format!(
+                "its audit trail ends at record {count}; its head says {}, or another hash",
+                head.audit_sequence
+            );
+            self.problem(&Place::of(&scope.organization), what);
+        }
+        Ok(())
+    }
+
+    /// The chain of epochs; which of them are live, and what wraps those.
+    fn epochs(
+        &mut self,
+        scope: &Scope,
+        snapshot: &Snapshot,
+        head: &HeadRecord,
+        keys: &HashMap<String, KeyRecord>,
+    ) -> Result<()> {
+        let name = scope.organization.clone();
+        let place = Place::of(&name);
+        let (mut number, mut previous) = (0, [0; 32]);
+        let prefix = tables::organization(scope.org);
+        snapshot.scan_prefix(Table::Epochs, &prefix, |key, row| {
+            number += 1;
+            let epoch = EpochNumber(number);
+            self.report.epochs += 1;
+            if key != tables::epoch(scope.org, epoch) {
+                return Err(Error::damaged(
+                    format!("epoch {epoch}"),
+                    "it is missing, or its key is odd",
+                ));
+            }
+            let record: EpochRecord = crate::storage::records::decode(snapshot.place(), key, row)?;
+            let hash = epoch::hash_of(scope.org, epoch, &record.opened);
+            if record.opened.previous_hash != previous || record.hash != hash {
+                self.problem(
+                    &place,
+                    format!("epoch {epoch} does not chain to the one before it"),
+                );
+            }
+            previous = record.hash;
+            let live = head.live_epochs.iter().find(|live| live.epoch == epoch);
+            for what in faults_of_epoch(&record, live.is_some(), keys) {
+                self.problem(&place, format!("epoch {epoch} {what}"));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if EpochNumber(number) != head.last_epoch || previous != head.epochs_hash {
+            let what = format!(
+                "its epochs end at {number}; its head says {}, or another hash",
+                head.last_epoch
+            );
+            self.problem(&place, what);
+        }
+        let mut seen = super::Numbers::default();
+        for live in &head.live_epochs {
+            if live.epoch.get() == 0
+                || live.epoch > head.last_epoch
+                || !seen.insert(u64::from(live.epoch.get()))
+            {
+                self.problem(
+                    &place,
+                    format!(
+                        "its head names the live epoch {} that is not there, or twice",
+                        live.epoch
+                    ),
+                );
+            }
+            if live.wraps < live.references {
+                let what = format!(
+                    "epoch {} counts {} data keys and fewer wraps, {}",
+                    live.epoch, live.references, live.wraps
+                );
+                self.problem(&place, what);
+            }
+            if self.options.open_values {
+                match scope.epoch_key(live.epoch) {
+                    Ok(_) => {}
+                    Err(error @ (Error::Kms { .. } | Error::BackendNotRegistered { .. })) => {
+                        self.unopened(&place, error.to_string());
+                    }
+                    // It was retired since.
+                    Err(_) if scope.snapshot().sequence != snapshot.sequence => {}
+                    Err(error) => self.note(&place, Err(error))?,
+                }
+            }
+        }
+        if !head
+            .live_epochs
+            .iter()
+            .any(|live| live.epoch == head.active_epoch)
+        {
+            self.problem(
+                &place,
+                format!("its active epoch {} is not live", head.active_epoch),
+            );
+        }
+        Ok(())
+    }
+
+    /// A job against the epochs and keys that it names.
+    fn job(
+        &mut self,
+        scope: &Scope,
+        snapshot: &Snapshot,
+        head: &HeadRecord,
+        keys: &HashMap<String, KeyRecord>,
+        finished: bool,
+    ) -> Result<()> {
+        let Some(job) = snapshot.record::<RewrapJobRecord>(&tables::rewrap_job(scope.org, finished))? else {
+            return Ok(());
+        };
+        let name = scope.organization.clone();
+        let mut fault = |what: String| {
+            self.problem(&Place::of(&name), format!("re-wrap job {} {what}", job.number));
+        };
+        if job.number >= head.next_job {
+            fault(format!(
+                "has a number that was not given out: the next is {}",
+                head.next_job
+            ));
+        }
+        if finished != job.finished_at_ms.is_some() {
+            fault("stands among the finished ones and is not, or the other way round".into());
+        }
+        let is_live = |epoch| head.live_epochs.iter().any(|live| live.epoch == epoch);
+        for source in &job.sources {
+            if source.epoch > head.last_epoch || source.target > head.last_epoch {
+                fault(format!(
+                    "moves epoch {} to {}: not both are there",
+                    source.epoch, source.target
+                ));
+            }
+            let retired = source.state == SourceState::Retired;
+            if !finished && retired == is_live(source.epoch) {
+                fault(format!(
+                    "and the head do not agree whether epoch {} is retired",
+                    source.epoch
+                ));
+            }
+            if !finished && !retired && !is_live(source.target) {
+                fault(format!(
+                    "moves data keys to epoch {}, which is retired",
+                    source.target
+                ));
+            }
+            if finished && !retired {
+                fault(format!("is finished, but not done with epoch {}", source.epoch));
+            }
+            if !keys.contains_key(&source.target_key) {
+                fault(format!(
+                    "names the key {:?}, which is not there",
+                    source.target_key
+                ));
+            }
+        }
+        for key in &job.disabling {
+            if !keys.contains_key(key) {
+                fault(format!("is to disable the key {key:?}, which is not there"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn faults_of_epoch(record: &EpochRecord, live: bool, keys: &HashMap<String, KeyRecord>) -> Vec<String> {
+    let mut faults = Vec::new();
+    if live == record.retired_at_ms.is_some() {
+        faults.push("is retired and live, or neither".into());
+    }
+    if live == record.wraps.is_empty() {
+        faults.push(if live {
+            "is live, but nothing wraps its key".into()
+        } else {
+            "is retired, but its key is wrapped still".into()
+        });
+    }
+    let wraps = record.wraps.iter().map(|wrap| &wrap.key);
+    for key in wraps.chain([&record.opened.key]) {
+        if !keys.contains_key(key) {
+            faults.push(format!("names the key {key:?}, which is not there"));
+        }
+    }
+    faults
+}
