@@ -41,6 +41,9 @@ pub(crate) struct Global {
     /// The managed key's keyring file, instead of a backend `managed` in the config file.
     #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) keyring: Option<PathBuf>,
+    /// Opens the store only if it has come as far as this checkpoint (`keystead checkpoint`), which was kept apart from it.
+    #[arg(long, global = true, env = "KEYSTEAD_CHECKPOINT", hide_env_values = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) checkpoint: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) passphrase: Passphrase,
     /// Who acts, for the audit trail: such as alice@acme.
@@ -135,11 +138,13 @@ pub(crate) enum Command {
                            with --head {sequence, hash}"
     )]
     Audit(AuditArgs),
-    /// Checks the whole store; changes nothing.
+    /// Checks the whole store, every block and every row, in a process of its own; changes nothing.
     #[command(
-        after_long_help = "JSON: {clean, organizations, secrets, versions, values_opened, epochs, audit_records, \
+        after_long_help = "JSON: {clean, complete, blocks, stale_blocks, organizations, secrets, versions, chunks, \
+                           values_opened, epochs, wraps, audit_records, \
                            problems: [{organization, path, version, what}], unopened: […]}.\n\
-                           Ends with exit code 9 when there are problems, or values that could not be opened."
+                           Ends with exit code 9 when there are problems, when the file made the process crash or take more \
+                           memory than it may, or when there are values that could not be opened."
     )]
     Verify(VerifyArgs),
     /// Copies what is whole in a damaged file into a new store, and names what is lost.
@@ -154,6 +159,14 @@ pub(crate) enum Command {
                            Ends with exit code 11 when anything was lost."
     )]
     Salvage(SalvageArgs),
+    /// Notes how far each organization has come: kept elsewhere, it shows later that the store was not rolled back.
+    ///
+    /// With --org, of that organization alone. Give the file to other commands as --checkpoint: a store that is behind it, or has
+    /// another history, is not opened.
+    #[command(
+        after_long_help = "JSON: {store, organizations: {NAME: {sequence, hash}}}; with --output, {output, organizations}"
+    )]
+    Checkpoint(CheckpointArgs),
     /// Describes the backends of the config file; computes a plugin's digest.
     #[command(
         after_long_help = "JSON: {backends: [{registered_as, source, plugin, digest, name, version, limits, capabilities, \
@@ -439,6 +452,19 @@ pub(crate) struct VerifyArgs {
     /// Opens every data key and every value, too: asks the KMS of every live epoch.
     #[arg(long)]
     pub(crate) open_values: bool,
+    /// Memory that the verification may take, in MiB of address space. What needs more is reported as a finding.
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(64..))]
+    pub(crate) memory_mib: u64,
+    /// This is the process that verifies.
+    #[arg(long, hide = true)]
+    pub(crate) in_this_process: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckpointArgs {
+    /// Writes it into this file, whole or not at all, instead of standard output.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -86,6 +86,8 @@ pub(crate) enum Outcome {
     Found,
     Blocked,
     Lost,
+    /// What a process of our own ended with, which has said why.
+    Of(u8),
 }
 
 impl From<Outcome> for ExitCode {
@@ -95,6 +97,7 @@ impl From<Outcome> for ExitCode {
             Outcome::Found => Self::from(Exit::Found as u8),
             Outcome::Blocked => Self::from(Exit::Blocked as u8),
             Outcome::Lost => Self::from(Exit::Lost as u8),
+            Outcome::Of(code) => Self::from(code),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | `args` | the command line |
 //! | `config`, `open` | the config file; from both to backends and an open store |
 //! | `secrets`, `keys`, `rewrap`, `ops`, `salvage`, `keyring`, `doctor` | the commands |
+//! | `verify` | verification in a child process; checkpoints |
 //! | `value` | a value on its way in and out |
 //! | `output` | tables for people, JSON for programs, progress bars |
 //! | `exit` | the one error, and the exit code that it ends with |
@@ -22,6 +23,7 @@ mod rewrap;
 mod salvage;
 mod secrets;
 mod value;
+mod verify;
 
 use crate::args::{Cli, Command};
 use crate::exit::{Failure, Outcome};
@@ -62,8 +64,9 @@ fn run(cli: Cli, limits: open::CoreLimit) -> Result<Outcome, Failure> {
         Command::Rewrap(command) => rewrap::run(&session, command),
         Command::Epochs => ops::epochs(&session),
         Command::Audit(arguments) => ops::audit(&session, &arguments),
-        Command::Verify(arguments) => ops::verify(&session, &arguments),
         Command::Salvage(arguments) => salvage::run(&session, &arguments),
+        Command::Verify(arguments) => verify::run(&session, &arguments),
+        Command::Checkpoint(arguments) => verify::checkpoint(&session, &arguments),
         Command::Backends(arguments) => ops::backends(&session, arguments),
         Command::Keyring(command) => keyring::run(&session, command),
         Command::Doctor(arguments) => doctor::run(&session, &arguments, limits),

@@ -4,7 +4,7 @@ use crate::args::{Global, Passphrase};
 use crate::config::{BackendConfig, Builtin, Config};
 use crate::exit::Failure;
 use crate::output::Output;
-use keystead::{Backend, Organization, Store, StoreOptions};
+use keystead::{Backend, Checkpoint, Organization, Store, StoreOptions};
 use keystead_loader::{Digest, Plugin, PluginSource};
 use keystead_managed::{ManagedBackend, Sealing};
 use std::cell::OnceCell;
@@ -90,6 +90,10 @@ impl Session {
     }
 
     fn open(&self, options: StoreOptions) -> Result<Store, Failure> {
+        let options = match &self.global.checkpoint {
+            Some(file) => options.checkpoint(read_checkpoint(file)?),
+            None => options,
+        };
         Ok(options.open(self.store_path()?)?)
     }
 
@@ -157,6 +161,12 @@ impl Session {
         };
         Ok(self.keyring()?.map(backend))
     }
+}
+
+fn read_checkpoint(file: &Path) -> Result<Checkpoint, Failure> {
+    let doing = || format!("reading the checkpoint {}", file.display());
+    let text = std::fs::read(file).map_err(|error| Failure::io(doing(), error))?;
+    serde_json::from_slice(&text).map_err(|error| Failure::usage(format!("{}: {error}", doing())))
 }
 
 /// Makes one backend of the config file ready: loads its plugin, if it is one.

@@ -1,13 +1,13 @@
-//! The store as a whole: init, organizations, epochs, audit, verify, backends; and the command's own manual.
+//! The store as a whole: init, organizations, epochs, audit, backends; and the command's own manual.
 
-use crate::args::{AuditArgs, BackendsArgs, BackendsCommand, Cli, OrgCommand, VerifyArgs};
+use crate::args::{AuditArgs, BackendsArgs, BackendsCommand, Cli, OrgCommand};
 use crate::exit::{Failure, Outcome};
 use crate::keyring;
 use crate::open::{Configured, Session};
-use crate::output::{Columns, Progress, or_dash, time};
+use crate::output::{Columns, or_dash, time};
 use clap::CommandFactory;
 use keystead::backend::Description;
-use keystead::{AuditHead, AuditRecord, Epoch, EpochState, Page, Store, VerifyOptions, VerifyReport};
+use keystead::{AuditHead, AuditRecord, Epoch, EpochState, Page, Store};
 use serde::Serialize;
 use serde_json::Value;
 use std::io::{self, Write};
@@ -278,72 +278,6 @@ pub(crate) fn audit(session: &Session, arguments: &AuditArgs) -> Result<Outcome,
             .remark(format!("there are more: --after {next}, or --all"));
     }
     Ok(Outcome::Done)
-}
-
-#[derive(Serialize)]
-struct Verified {
-    clean: bool,
-    #[serde(flatten)]
-    report: VerifyReport,
-}
-
-pub(crate) fn verify(session: &Session, arguments: &VerifyArgs) -> Result<Outcome, Failure> {
-    let store = if arguments.open_values {
-        session.open_keys()?
-    } else {
-        session.open_rows()?
-    };
-    let progress = Progress::of_count(session.out, "versions");
-    let report = store.verify(
-        VerifyOptions {
-            open_values: arguments.open_values,
-        },
-        |versions| progress.set(versions),
-    )?;
-    drop(progress);
-    store.close()?;
-    let verified = Verified {
-        clean: report.is_clean(),
-        report,
-    };
-    session.out.show(&verified, |out| {
-        let report = &verified.report;
-        writeln!(
-            out,
-            "{} organizations, {} secrets, {} versions, {} epochs, {} audit records; {} values opened",
-            report.organizations,
-            report.secrets,
-            report.versions,
-            report.epochs,
-            report.audit_records,
-            report.values_opened
-        )?;
-        for (kind, found) in [("problem", &report.problems), ("not opened", &report.unopened)] {
-            for problem in found {
-                let place = [
-                    problem.organization.clone(),
-                    problem.path.clone(),
-                    problem.version.map(|v| v.to_string()),
-                ];
-                let place: Vec<String> = place.into_iter().flatten().collect();
-                writeln!(
-                    out,
-                    "{}",
-                    crate::output::printable(&format!("{kind}: {}: {}", place.join(" "), problem.what))
-                )?;
-            }
-        }
-        match (report.problems.len(), report.unopened.len()) {
-            (0, 0) => writeln!(out, "nothing is wrong"),
-            (0, unopened) => writeln!(
-                out,
-                "nothing is wrong with what was checked; {unopened} values were not opened"
-            ),
-            (problems, _) => writeln!(out, "{problems} problems: keep this file, restore from a copy"),
-        }
-    })?;
-    let found = !verified.clean || !verified.report.unopened.is_empty();
-    Ok(if found { Outcome::Found } else { Outcome::Done })
 }
 
 #[derive(Serialize)]

@@ -4,7 +4,7 @@ use crate::args::{Command, RewrapCommand};
 use crate::exit::Failure;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use keystead::{RewrapState, RewrapStatus, SalvageProgress};
+use keystead::{RewrapState, RewrapStatus, SalvageProgress, VerifyPhase, VerifyProgress};
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -221,11 +221,11 @@ impl Progress {
         Self { bar }
     }
 
-    /// For something whose end is not known.
-    pub(crate) fn of_count(out: Output, what: &'static str) -> Self {
-        let bar = ProgressBar::with_draw_target(None, target(out));
-        bar.set_style(style("{spinner} {human_pos} {msg} ({per_sec})"));
-        bar.set_message(what);
+    /// For a verification.
+    pub(crate) fn of_verify(out: Output) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), target(out));
+        bar.set_style(style("{prefix} {bar:32} {human_pos}/{human_len} {msg} ({eta})"));
+        bar.set_prefix("verify");
         Self { bar }
     }
 
@@ -242,8 +242,21 @@ impl Progress {
         self.bar.set_position(progress.done);
     }
 
-    pub(crate) fn set(&self, count: u64) {
-        self.bar.set_position(count);
+    /// For a verification.
+    pub(crate) fn of_verify(out: Output) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), target(out));
+        bar.set_style(style("{prefix} {bar:32} {human_pos}/{human_len} {msg} ({eta})"));
+        bar.set_prefix("verify");
+        Self { bar }
+    }
+
+    pub(crate) fn tell_verified(&self, progress: &VerifyProgress) {
+        self.bar.set_message(match progress.phase {
+            VerifyPhase::Blocks => "blocks",
+            VerifyPhase::Secrets => "secrets",
+        });
+        self.bar.set_length(progress.total);
+        self.bar.set_position(progress.done);
     }
 
     pub(crate) fn tell(&self, status: &RewrapStatus) {

@@ -7,6 +7,7 @@ pub mod emulators;
 pub mod env;
 pub mod explore;
 pub mod faults;
+pub mod forge;
 pub mod gate;
 pub mod interleave;
 pub mod keys_in_time;

@@ -84,6 +84,15 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
+    /// The report of a verification that was ended before it could make one.
+    #[must_use]
+    pub fn ended_early(why: String) -> Self {
+        Self {
+            problems: vec![problem(&Place::default(), why)],
+            ..Self::default()
+        }
+    }
+
     /// True when nothing is wrong with what could be checked.
     #[must_use]
     pub fn is_clean(&self) -> bool {

@@ -1,14 +1,14 @@
 //! An organization's head, names, audit trail, epochs, keys and job.
 
 use super::{Place, Verifier, VerifyProgress};
-use crate::audit;
+use crate::audit::{self, AuditEvent};
 use crate::error::{Error, Result};
 use crate::keyring::{change, epoch};
-use crate::names::EpochNumber;
+use crate::names::{EpochNumber, SecretPath, Version};
 use crate::organization::Organization;
 use crate::scope::Scope;
 use crate::storage::records::{
-    EpochRecord, HeadRecord, KeyRecord, OrganizationNameRecord, RewrapJobRecord, SourceState,
+    EpochRecord, HeadRecord, KeyRecord, OrganizationNameRecord, RewrapJobRecord, SecretRecord, SourceState,
 };
 use crate::storage::{Rows, Snapshot, Table, tables};
 use std::collections::HashMap;
@@ -66,9 +66,17 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
 
     fn audit(&mut self, scope: &Scope, rows: &impl Rows, head: &HeadRecord) -> Result<()> {
         let (mut count, mut last) = (0, [0; 32]);
-        let walked = audit::walk(rows, scope.org, 0, |_, hash| {
+        let walked = audit::walk(rows, scope.org, 0, |record, hash| {
             count += 1;
             last = hash;
+            let fault = missing_of(scope, rows, &record.event)?;
+            if let Some((path, version, what)) = fault {
+                let what = format!("{what}, as audit record {} says", record.sequence);
+                let place = Place::of(&scope.organization);
+                let path = path.as_deref().map(SecretPath::stored);
+                let place = path.as_ref().map_or(place, |path| place.path(path));
+                self.problem(&version.map_or(place, |version| place.version(version)), what);
+            }
             Ok(ControlFlow::Continue(()))
         });
         self.report.audit_records += count;
@@ -148,7 +156,8 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
                 );
                 self.problem(&place, what);
             }
-            if self.options.open_values {
+            // Where there are data keys, opening them tells.
+            if self.options.open_values && live.references == 0 {
                 match scope.epoch_key(live.epoch) {
                     Ok(_) => {}
                     Err(error @ (Error::Kms { .. } | Error::BackendNotRegistered { .. })) => {
@@ -236,6 +245,55 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
         }
         Ok(())
     }
+}
+
+/// What a record of the trail says was done, and the rows do not show. So whoever takes a row away, or puts an older one in
+/// its place, must write the trail anew as well, which a checkpoint shows.
+fn missing_of(
+    scope: &Scope,
+    rows: &impl Rows,
+    event: &AuditEvent,
+) -> Result<Option<(Option<String>, Option<Version>, &'static str)>> {
+    let secret = |path: &str| -> Option<SecretRecord> {
+        // One that cannot be read is reported where the secrets are walked.
+        rows.record(&tables::with_name(scope.org, path))
+            .unwrap_or_default()
+    };
+    let fault = match event {
+        AuditEvent::VersionPut { path, version } => {
+            let there = rows.get_with(Table::Secrets, &tables::with_name(scope.org, path), |_| Ok(()))?;
+            match (there, secret(path)) {
+                (None, _) => Some("the secret is not there, but was put"),
+                (_, Some(secret)) if secret.latest < *version => {
+                    Some("the version is not there, but was put")
+                }
+                _ => None,
+            }
+            .map(|what| (Some(path.clone()), Some(*version), what))
+        }
+        AuditEvent::VersionDestroyed { path, version, .. } => match secret(path) {
+            Some(secret) => {
+                let key = tables::version(scope.org, secret.secret_id, *version);
+                let has_key = rows.get_with(Table::DataKeys, &key, |_| Ok(()))?.is_some();
+                has_key.then(|| {
+                    (
+                        Some(path.clone()),
+                        Some(*version),
+                        "the version is there, but was destroyed",
+                    )
+                })
+            }
+            None => None,
+        },
+        AuditEvent::EpochOpened { epoch, hash, .. } => {
+            let record: Option<EpochRecord> =
+                rows.record(&tables::epoch(scope.org, *epoch)).unwrap_or_default();
+            let other = record.is_some_and(|record| record.hash != *hash);
+            other.then_some((None, None, "an epoch is another one than was opened"))
+        }
+        _ => None,
+    };
+    Ok(fault)
 }
 
 fn faults_of_epoch(record: &EpochRecord, live: bool, keys: &HashMap<String, KeyRecord>) -> Vec<String> {
