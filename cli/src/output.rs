@@ -221,14 +221,6 @@ impl Progress {
         Self { bar }
     }
 
-    /// For a verification.
-    pub(crate) fn of_verify(out: Output) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(0), target(out));
-        bar.set_style(style("{prefix} {bar:32} {human_pos}/{human_len} {msg} ({eta})"));
-        bar.set_prefix("verify");
-        Self { bar }
-    }
-
     /// For a salvage, which goes through phases.
     pub(crate) fn of_phases(out: Output) -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), target(out));

@@ -34,15 +34,22 @@ pub(crate) fn run(session: &Session, arguments: &VerifyArgs) -> Result<Outcome, 
         .status()
         .map_err(|error| Failure::io(doing, error))?;
     match (status.code(), status.signal()) {
+        (Some(PANICKED), _) => crashed(session, "by a panic", arguments.memory_mib),
         (Some(code), _) => Ok(Outcome::Of(u8::try_from(code).unwrap_or(1))),
-        (None, signal) => crashed(session, signal.unwrap_or_default(), arguments.memory_mib),
+        (None, signal) => {
+            let how = format!("by signal {}", signal.unwrap_or_default());
+            crashed(session, &how, arguments.memory_mib)
+        }
     }
 }
 
-/// The child was ended by a signal: an abort, a crash, or the system, for want of memory.
-fn crashed(session: &Session, signal: i32, memory_mib: u64) -> Result<Outcome, Failure> {
+/// What Rust ends a process with when its main thread panics.
+const PANICKED: i32 = 101;
+
+/// The child did not come to its end: an abort, a crash, or the system, for want of memory.
+fn crashed(session: &Session, how: &str, memory_mib: u64) -> Result<Outcome, Failure> {
     let what = format!(
-        "the process that verified was ended by signal {signal}: the file makes the storage engine fail, or it needs more than the \
+        "the process that verified was ended {how}: the file makes the storage engine fail, or it needs more than the \
          {memory_mib} MiB of --memory-mib"
     );
     let verified = Verified {

@@ -250,8 +250,11 @@ impl Store {
         Ok(page)
     }
 
-    /// Checks the whole store: every page, every row, every chain, counts against scans; and, where keys are at hand, that
-    /// every data key and every value opens. Takes time in proportion to the store; changes nothing.
+    /// Checks the whole store: every block from the disk, the structure of the pages, every row against the others, every chain
+    /// and count; and, where keys are at hand, that every data key and every value opens. Takes time in proportion to the store and
+    /// memory in proportion to the secrets of its largest organization, some bytes each; changes nothing. Readers and writers go on.
+    ///
+    /// A hostile file may make it panic, abort or take long: `keystead verify` does it in a process of its own.
     ///
     /// # Errors
     ///

@@ -336,6 +336,53 @@ fn a_secret_that_was_taken_out_is_found_by_verify_though_every_count_was_made_to
     assert_eq!(problems.len(), 3, "one for each put: {problems:#?}");
 }
 
+#[test]
+fn a_destroyed_version_put_back_is_found_by_verify() {
+    let bench = store();
+    let problems = problems_after(&bench, |rows| {
+        // The data key of another version in its place: what stood there is gone.
+        let id = secret_id(rows, "gone");
+        let live = find(rows, Table::DATA_KEYS, &row(&[&ACME, &id, &2_u32.to_be_bytes()]));
+        let at = row(&[&ACME, &id, &1_u32.to_be_bytes()]);
+        rows.put(Table::DATA_KEYS, &at, &live);
+        let version = find(rows, Table::VERSIONS, &row(&[&ACME, &id, &2_u32.to_be_bytes()]));
+        let header = u32::from_le_bytes(version[1..5].try_into().unwrap()) as usize;
+        rows.put_record(Table::VERSIONS, &at, &version[..5 + header]);
+        amend_head(rows, 0, 1);
+    });
+    assert_named(&problems, &["acme gone 1", "was destroyed, as audit record"]);
+}
+
+#[test]
+fn a_damaged_block_is_named_and_the_report_says_what_it_did_not_see() {
+    let bench = store();
+    let whole = std::fs::read(bench.path()).unwrap();
+    let pages = 65_536 + (4 << 20) + 4096;
+    let (mut named, mut incomplete) = (0, 0);
+    for block in (1..(whole.len() - pages) / 4096).step_by(3) {
+        let mut bytes = whole.clone();
+        bytes[pages + block * 4096 + 100] ^= 1;
+        std::fs::write(bench.path(), &bytes).unwrap();
+        // A page that opening needs is damage at once.
+        let Ok(store) = bench.options().open(bench.path()) else {
+            continue;
+        };
+        let report = verify(&store);
+        if report.stale_blocks == 0 && !report.is_clean() {
+            named += u32::from(
+                report
+                    .problems
+                    .iter()
+                    .any(|p| p.what.contains(&format!("block {block} "))),
+            );
+            incomplete += u32::from(!report.complete);
+        } else {
+            assert!(report.is_clean() && report.complete, "{report:#?}");
+        }
+    }
+    assert!(named > 5 && incomplete > 0, "{named} {incomplete}");
+}
+
 /// One row taken out or put in, with nothing else made to fit: verify names it.
 #[test]
 fn anything_missing_and_anything_extra_is_named() {

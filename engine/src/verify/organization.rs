@@ -156,8 +156,9 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
                 );
                 self.problem(&place, what);
             }
-            // Where there are data keys, opening them tells.
-            if self.options.open_values && live.references == 0 {
+            // Where there are data keys, opening them tells. An epoch without any may be about to be retired: then the key that
+            // wraps it is not to be asked any more.
+            if self.options.open_values && live.references == 0 && live.epoch == head.active_epoch {
                 match scope.epoch_key(live.epoch) {
                     Ok(_) => {}
                     Err(error @ (Error::Kms { .. } | Error::BackendNotRegistered { .. })) => {

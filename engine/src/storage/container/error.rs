@@ -230,6 +230,7 @@ impl ContainerError {
                 | Self::UnwrittenBlock { .. }
                 | Self::BeyondEnd { .. }
                 | Self::DamagedCell { .. }
+                | Self::ErasedCell { .. }
                 | Self::NoSuchCell { .. }
                 | Self::DamagedJournal { .. }
         )
