@@ -187,7 +187,7 @@ fn code_of(error: &Error) -> i32 {
         Error::StoreNotFound { .. } => KEYSTEAD_STORE_NOT_FOUND,
         Error::AlreadyOpen { .. } => KEYSTEAD_ALREADY_OPEN,
         Error::NotAStore { .. } => KEYSTEAD_NOT_A_STORE,
-        Error::Damaged { .. } | Error::VersionLost { .. } => KEYSTEAD_DAMAGED,
+        Error::Damaged { .. } | Error::StorePanicked { .. } | Error::VersionLost { .. } => KEYSTEAD_DAMAGED,
         Error::Storage { .. } => KEYSTEAD_STORAGE,
         Error::Closed { .. } => KEYSTEAD_CLOSED,
         Error::Randomness(_) => KEYSTEAD_RANDOMNESS,

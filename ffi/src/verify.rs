@@ -8,7 +8,7 @@ use crate::list::Items;
 use crate::store::keystead_store;
 use crate::structs::Struct;
 use crate::text::{self, Text, keystead_text};
-use engine::{Problem, VerifyOptions, VerifyReport};
+use engine::{Problem, VerifyOptions, VerifyPhase, VerifyReport};
 use std::ffi::c_void;
 
 /// Open every data key and every value, too: asks the KMS of every live epoch.
@@ -137,9 +137,11 @@ pub unsafe extern "C" fn keystead_verify(
             let options = VerifyOptions {
                 open_values: flags & KEYSTEAD_VERIFY_OPEN_VALUES != 0,
             };
-            let mut counts = store.store.verify(options, |looked_at| {
-                if let Some(progress) = progress {
-                    progress(context, looked_at);
+            let mut counts = store.store.verify(options, |done| {
+                if let Some(progress) = progress
+                    && done.phase == VerifyPhase::Secrets
+                {
+                    progress(context, done.done);
                 }
             })?;
             let items = |problems: &mut Vec<Problem>| {
