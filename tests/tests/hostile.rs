@@ -353,36 +353,6 @@ fn a_destroyed_version_put_back_is_found_by_verify() {
     assert_named(&problems, &["acme gone 1", "was destroyed, as audit record"]);
 }
 
-#[test]
-fn a_damaged_block_is_named_and_the_report_says_what_it_did_not_see() {
-    let bench = store();
-    let whole = std::fs::read(bench.path()).unwrap();
-    let pages = 65_536 + (4 << 20) + 4096;
-    let (mut named, mut incomplete) = (0, 0);
-    for block in (1..(whole.len() - pages) / 4096).step_by(3) {
-        let mut bytes = whole.clone();
-        bytes[pages + block * 4096 + 100] ^= 1;
-        std::fs::write(bench.path(), &bytes).unwrap();
-        // A page that opening needs is damage at once.
-        let Ok(store) = bench.options().open(bench.path()) else {
-            continue;
-        };
-        let report = verify(&store);
-        if report.stale_blocks == 0 && !report.is_clean() {
-            named += u32::from(
-                report
-                    .problems
-                    .iter()
-                    .any(|p| p.what.contains(&format!("block {block} "))),
-            );
-            incomplete += u32::from(!report.complete);
-        } else {
-            assert!(report.is_clean() && report.complete, "{report:#?}");
-        }
-    }
-    assert!(named > 5 && incomplete > 0, "{named} {incomplete}");
-}
-
 /// One row taken out or put in, with nothing else made to fit: verify names it.
 #[test]
 fn anything_missing_and_anything_extra_is_named() {

@@ -137,9 +137,7 @@ pub(crate) fn verify(
     match verifier.all() {
         Ok(()) => {}
         // After a page that cannot be read, redb reads no more: what was found so far is what can be said.
-        Err(error @ (Error::Closed { .. } | Error::Storage { .. } | Error::StorePanicked { .. }))
-            if !inner.is_closed() =>
-        {
+        Err(error) if !inner.is_closed() => {
             verifier.report.complete = false;
             let what = match inner.core.committer.container().failure() {
                 Some(failure) => format!("the rest was not looked at: {failure}"),
