@@ -266,6 +266,10 @@ impl StoreOptions {
         registry: Registry,
         path: &Path,
     ) -> Result<Store> {
+        if let Some(checkpoint) = &self.checkpoint {
+            let store = StoreId(committer.container().store_id());
+            checkpoint.check(&*committer.snapshot(), store)?;
+        }
         let (background, core) = (self.background, self.core(committer, env, registry));
         Store::start(core, path, background)
     }
@@ -274,9 +278,6 @@ impl StoreOptions {
     pub(crate) fn core(self, committer: Committer, env: Arc<dyn Env>, registry: Registry) -> Arc<Core> {
         let committer = Arc::new(committer);
         let store = StoreId(committer.container().store_id());
-        if let Some(checkpoint) = &self.checkpoint {
-            checkpoint.check(&*committer.snapshot(), store)?;
-        }
         let calls = CallPolicy {
             timeout: self.kms_timeout,
             attempts_max: self.kms_attempts_max,

@@ -8,7 +8,8 @@ use crate::names::{EpochNumber, SecretPath, Version};
 use crate::organization::Organization;
 use crate::scope::Scope;
 use crate::storage::records::{
-    EpochRecord, HeadRecord, KeyRecord, OrganizationNameRecord, RewrapJobRecord, SecretRecord, SourceState,
+    EpochCause, EpochRecord, HeadRecord, KeyRecord, OrganizationNameRecord, RewrapJobRecord, SecretRecord,
+    SourceState,
 };
 use crate::storage::{Rows, Snapshot, Table, tables};
 use std::collections::HashMap;
@@ -114,7 +115,7 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
                 ));
             }
             let record: EpochRecord = crate::storage::records::decode(snapshot.place(), key, row)?;
-            let hash = epoch::hash_of(scope.org, epoch, &record.opened);
+            let hash = epoch::chained_hash(scope.org, epoch, &record);
             if record.opened.previous_hash != previous || record.hash != hash {
                 self.problem(
                     &place,
@@ -289,7 +290,9 @@ fn missing_of(
         AuditEvent::EpochOpened { epoch, hash, .. } => {
             let record: Option<EpochRecord> =
                 rows.record(&tables::epoch(scope.org, *epoch)).unwrap_or_default();
-            let other = record.is_some_and(|record| record.hash != *hash);
+            // In the place of a lost record stands one that says so.
+            let other = record
+                .is_some_and(|record| record.opened.cause != EpochCause::RecordLost && record.hash != *hash);
             other.then_some((None, None, "an epoch is another one than was opened"))
         }
         _ => None,
@@ -310,7 +313,9 @@ fn faults_of_epoch(record: &EpochRecord, live: bool, keys: &HashMap<String, KeyR
         });
     }
     let wraps = record.wraps.iter().map(|wrap| &wrap.key);
-    for key in wraps.chain([&record.opened.key]) {
+    // Of a record that was lost, nobody knows the key.
+    let opened = (record.opened.cause != EpochCause::RecordLost).then_some(&record.opened.key);
+    for key in wraps.chain(opened) {
         if !keys.contains_key(key) {
             faults.push(format!("names the key {key:?}, which is not there"));
         }

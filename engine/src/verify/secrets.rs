@@ -189,7 +189,7 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
         let gone = matches!(header.body, Body::Destroyed { .. } | Body::Lost { .. });
         let mut fault = |what: String| self.problem(&place, what);
         match (gone, data_key) {
-            (true, Some(_)) => fault("it is destroyed, but its data key is there".into()),
+            (true, Some(_)) => fault("it is destroyed or lost, but its data key is there".into()),
             (false, None) => fault("its data key is missing".into()),
             (false, Some(data_key)) => {
                 let live =
@@ -204,7 +204,7 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
             (true, None) => {}
         }
         if gone && (deleted || !sealed.is_empty()) {
-            fault("it is destroyed, and deleted, or holds a value still".into());
+            fault("it is destroyed or lost, and deleted, or holds a value still".into());
         }
         if !gone && version < secret.oldest_kept {
             fault(format!(
