@@ -15,7 +15,6 @@
 //!
 //! An unknown field is refused by its name. Since the file names code to run, others may not write to it.
 
-use crate::exit::Failure;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -56,29 +55,38 @@ pub(crate) enum Builtin {
 
 impl Config {
     /// Reads a config file.
-    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
-        let refuse = |reason: String| Failure::usage(format!("config file {}: {reason}", path.display()));
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
+        let refuse = |reason: String| format!("config file {}: {reason}", path.display());
         let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
-        let mut config: Self = toml::from_str(&text).map_err(|error| {
-            // Not the error's own picture of the place: the line could hold what nobody should see.
-            let line = error
-                .span()
-                .map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-            refuse(match line {
-                Some(line) => format!("line {line}: {}", error.message()),
-                None => error.message().to_owned(),
-            })
-        })?;
-        for (name, backend) in &config.backends {
-            backend
-                .check()
-                .map_err(|reason| refuse(format!("[backends.{name}]: {reason}")))?;
-        }
+        let mut config = Self::parse(&text).map_err(refuse)?;
         if let (Some(store), Some(directory)) = (&mut config.store, path.parent()) {
             *store = directory.join(&*store);
         }
         if config.backends.values().any(|backend| backend.plugin.is_some()) {
             check_writers(path).map_err(refuse)?;
+        }
+        Ok(config)
+    }
+
+    /// What the text of a config file says.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            // Not the error's own picture of the place: the line could hold what nobody should see.
+            let line = error.span().map(|span| {
+                1 + text.as_bytes()[..span.start.min(text.len())]
+                    .iter()
+                    .filter(|byte| **byte == b'\n')
+                    .count()
+            });
+            match line {
+                Some(line) => format!("line {line}: {}", error.message()),
+                None => error.message().to_owned(),
+            }
+        })?;
+        for (name, backend) in &config.backends {
+            backend
+                .check()
+                .map_err(|reason| format!("[backends.{name}]: {reason}"))?;
         }
         Ok(config)
     }

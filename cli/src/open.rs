@@ -45,7 +45,7 @@ impl Session {
             return Ok(config);
         }
         let config = match &self.global.config {
-            Some(path) => Config::read(path)?,
+            Some(path) => Config::read(path).map_err(Failure::usage)?,
             None => Config::default(),
         };
         Ok(self.config.get_or_init(|| config))

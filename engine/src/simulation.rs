@@ -1,7 +1,12 @@
-//! The seams of the simulation, for this project's own tests; not covered by any promise of stability.
+//! The seams of the simulation, of the fuzzers and of the damage tests, for this project's own tests; not covered by any promise
+//! of stability.
 
+mod codecs;
+
+pub use crate::crypto::Implementation as Aead;
 pub use crate::salvage::simulation::{Places, RowPlace, parse_page, places};
-pub use crate::storage::container::Disk;
+pub use crate::storage::container::{Disk, HeaderView, repair_image};
+pub use codecs::{after_prefix, check_prefix, journal_codec_holds, read_header, row_codec_holds};
 
 use crate::error::Result;
 use crate::keyring::epoch;

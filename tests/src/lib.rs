@@ -2,12 +2,14 @@
 
 pub mod checkers;
 pub mod contents;
+pub mod damage;
 pub mod disk;
 pub mod emulators;
 pub mod env;
 pub mod explore;
 pub mod faults;
 pub mod forge;
+pub mod fuzzing;
 pub mod gate;
 pub mod interleave;
 pub mod keys_in_time;

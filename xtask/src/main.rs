@@ -1,11 +1,13 @@
-//! The project's commands: `cargo xtask demo`, `test`, `bench`, `soak`, `replay`, `mutants`, `lint`. People and the continuous
-//! integration use the same.
+//! The project's commands: `cargo xtask demo`, `test`, `fuzz`, `damage`, `soak`, `replay`, `mutants`, `bench`, `lint`. People and
+//! the continuous integration use the same.
 //!
 //! | module | what it does |
 //! | --- | --- |
 //! | `demo` | builds the demonstration and the plugin that it loads, and runs it |
 //! | `test` | sets up what tests need, runs all of them, says what was run and what was left out |
 //! | `tally` | counts passed, failed and skipped tests in what the test runners print |
+//! | `fuzz` | builds the fuzz targets, runs each for a while, says what was executed, covered and found |
+//! | `damage` | damages store files, thousands of them, and says what the engine makes of each |
 //! | `bench` | builds the benchmark and runs it, at real-time priority where that is allowed |
 //! | `soak` | lives simulated lives of stores, and one of them once more |
 //! | `mutants` | builds the engine with its planted bugs, and shows that the suite notices each |
@@ -17,7 +19,9 @@
 #![allow(clippy::disallowed_methods, reason = "it measures how long things take")]
 
 mod bench;
+mod damage;
 mod demo;
+mod fuzz;
 mod house_rules;
 mod lint;
 mod mutants;
@@ -50,6 +54,35 @@ enum Command {
         /// Leaves out what needs an AWS emulator, and lists it at the end.
         #[arg(long)]
         skip_emulators: bool,
+        /// For how long each fuzz target runs; 0 leaves fuzzing out.
+        #[arg(long, default_value_t = 60)]
+        fuzz_seconds: u64,
+    },
+    /// Runs every fuzz target for a while; prints executions, coverage and findings.
+    Fuzz {
+        /// For how long each target runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// How many run at a time.
+        #[arg(long, default_value_t = cores())]
+        jobs: usize,
+        /// One input, such as a finding: it alone is run, through the one target that is given.
+        #[arg(long, requires = "targets")]
+        input: Option<std::path::PathBuf>,
+        /// Which targets; all unless told otherwise.
+        targets: Vec<String>,
+    },
+    /// Damages a store file in thousands of ways; prints what the engine makes of each, and the zeros.
+    Damage {
+        /// How many images.
+        #[arg(long, default_value_t = 20_000)]
+        images: u64,
+        /// What all of them follow from.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// This image alone, in one process.
+        #[arg(long)]
+        image: Option<u64>,
     },
     /// Measures Keystead beside raw redb; everything behind `bench` is given to the benchmark.
     #[command(disable_help_flag = true)]
@@ -83,7 +116,26 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Demo => demo::run(),
-        Command::Test { skip_emulators } => test::run(skip_emulators),
+        Command::Test {
+            skip_emulators,
+            fuzz_seconds,
+        } => test::run(skip_emulators, fuzz_seconds),
+        Command::Fuzz {
+            input: Some(input),
+            targets,
+            ..
+        } => fuzz::replay(&targets[0], &input),
+        Command::Fuzz {
+            seconds,
+            jobs,
+            targets,
+            ..
+        } => fuzz::run(&fuzz::Options {
+            seconds,
+            jobs,
+            targets,
+        }),
+        Command::Damage { images, seed, image } => damage::run(images, seed, image),
         Command::Bench { given } => bench::run(&given),
         Command::Soak { given } => soak::run("soak", &given),
         Command::Replay { given } => soak::run("replay", &given),
@@ -98,4 +150,8 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
 }

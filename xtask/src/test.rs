@@ -3,6 +3,7 @@
 //! Everything is built once: each cargo command below has the same selection of packages and features, since another one would
 //! have what they share built again. Its last line is `N passed, N failed, N skipped`.
 
+use crate::fuzz;
 use crate::tally::{Runner, Tally};
 use crate::tools::{self, announce, cargo, human, program, spoken, succeeds, target_directory};
 use anyhow::Context;
@@ -29,11 +30,12 @@ struct Report {
     left_out: BTreeSet<String>,
 }
 
-/// Runs everything; with `skip_emulators`, all but what needs an AWS emulator. True when nothing failed.
-pub(crate) fn run(skip_emulators: bool) -> anyhow::Result<bool> {
+/// Runs everything, and each fuzz target for so many seconds; with `skip_emulators`, all but what needs an AWS emulator. True
+/// when nothing failed.
+pub(crate) fn run(skip_emulators: bool, fuzz_seconds: u64) -> anyhow::Result<bool> {
     let began = Instant::now();
     let mut report = Report::default();
-    match run_all(skip_emulators, &mut report) {
+    match run_all(skip_emulators, fuzz_seconds, &mut report) {
         Ok(()) => {}
         Err(error) => report.broken.push(format!("{error:#}")),
     }
@@ -41,7 +43,7 @@ pub(crate) fn run(skip_emulators: bool) -> anyhow::Result<bool> {
     Ok(report.print(skip_emulators))
 }
 
-fn run_all(skip_emulators: bool, report: &mut Report) -> anyhow::Result<()> {
+fn run_all(skip_emulators: bool, fuzz_seconds: u64, report: &mut Report) -> anyhow::Result<()> {
     // Plugins and programs first: tests load and run them.
     tools::run(cargo(&["build"]).args(SELECTION))?;
     let left_out = LeftOut::new(skip_emulators)?;
@@ -93,6 +95,9 @@ fn run_all(skip_emulators: bool, report: &mut Report) -> anyhow::Result<()> {
     let mut examples = cargo(&["test", "--no-fail-fast", "--doc"]);
     let tally = report.watch(Runner::Libtest, examples.args(SELECTION))?;
     report.runs.push(("examples in the documentation", tally));
+    if fuzz_seconds > 0 {
+        report.fuzz(fuzz_seconds)?;
+    }
     Ok(())
 }
 
@@ -128,6 +133,24 @@ impl Report {
             ));
         }
         Ok(tally)
+    }
+
+    /// Runs every fuzz target for so long; each one counts as a test.
+    fn fuzz(&mut self, seconds: u64) -> anyhow::Result<()> {
+        let jobs = crate::cores();
+        let outcomes = fuzz::outcomes(&fuzz::Options {
+            seconds,
+            jobs,
+            targets: Vec::new(),
+        })?;
+        let clean = outcomes.iter().filter(|outcome| outcome.is_clean()).count() as u64;
+        let tally = Tally {
+            passed: clean,
+            failed: outcomes.len() as u64 - clean,
+            skipped: 0,
+        };
+        self.runs.push(("fuzz targets", tally));
+        Ok(())
     }
 
     /// Says everything; true when nothing failed.

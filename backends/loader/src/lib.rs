@@ -75,6 +75,8 @@ mod plugin;
 mod policy;
 #[cfg(unix)]
 mod room;
+#[cfg(all(unix, feature = "simulation"))]
+pub mod simulation;
 mod source;
 #[cfg(unix)]
 mod upcalls;

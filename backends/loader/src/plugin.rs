@@ -13,9 +13,9 @@ use crate::{Digest, LoadError, PluginSource, Refusal};
 #[derive(Clone)]
 pub struct Plugin {
     #[cfg(unix)]
-    loaded: std::sync::Arc<crate::loaded::Loaded>,
+    pub(crate) loaded: std::sync::Arc<crate::loaded::Loaded>,
     #[cfg(unix)]
-    digest: Digest,
+    pub(crate) digest: Digest,
     #[cfg(not(unix))]
     loaded: std::convert::Infallible,
 }

@@ -92,3 +92,17 @@ pub use backend::ManagedBackend;
 pub use format::{KeyringId, KeyringState};
 pub use keyring::{KeyVersion, Keyring};
 pub use sealing::{KdfParameters, Sealing};
+
+/// For this project's own fuzzers: not covered by any promise of stability.
+#[cfg(feature = "simulation")]
+pub mod simulation {
+    /// Parses settings and a config as opening does; reads nothing that they name.
+    ///
+    /// # Errors
+    ///
+    /// What opening would say.
+    pub fn check(settings: &str, config: &str) -> Result<(), keystead_backend::BackendError> {
+        crate::settings::check_config(config)?;
+        crate::settings::parse_settings(settings).map(drop)
+    }
+}

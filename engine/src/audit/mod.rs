@@ -383,3 +383,13 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
         .collect()
 }
+
+/// What the codec of a row makes of any bytes: `None`, it refuses them; else whether value → bytes → value is the same.
+#[cfg(feature = "simulation")]
+pub(crate) fn codec_holds(row: &[u8]) -> Option<bool> {
+    let (bytes, _) = split(row).ok()?;
+    let body: Body = postcard::from_bytes(&bytes[1..]).ok()?;
+    let encoded = postcard::to_allocvec(&body).ok()?;
+    let again: Option<Body> = postcard::from_bytes(&encoded).ok();
+    Some(again.is_some_and(|again| (again.at_ms, again.by, again.event) == (body.at_ms, body.by, body.event)))
+}

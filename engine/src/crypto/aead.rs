@@ -13,7 +13,7 @@
 
 #[cfg(feature = "aws-lc")]
 mod aws_lc;
-#[cfg(any(test, not(feature = "aws-lc")))]
+#[cfg(any(test, feature = "simulation", not(feature = "aws-lc")))]
 mod portable;
 #[cfg(test)]
 mod tests;
@@ -124,5 +124,49 @@ impl<A: Algorithm> GcmSiv<A> {
             buffer.zeroize();
         }
         opened
+    }
+}
+
+/// One implementation, by name, for tests that set both beside each other.
+#[cfg(feature = "simulation")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Implementation {
+    /// The crate `aes-gcm-siv`.
+    Portable,
+    /// The crate `aws-lc-rs`.
+    #[cfg(feature = "aws-lc")]
+    AwsLc,
+}
+
+#[cfg(feature = "simulation")]
+impl Implementation {
+    /// All that this build has.
+    pub const ALL: &'static [Self] = &[
+        Self::Portable,
+        #[cfg(feature = "aws-lc")]
+        Self::AwsLc,
+    ];
+
+    /// Seals: ciphertext, then tag.
+    #[must_use]
+    pub fn seal(self, key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+        let mut buffer = plaintext.to_vec();
+        match self {
+            Self::Portable => GcmSiv::<portable::Portable>::new(key).seal(nonce, aad, &mut buffer),
+            #[cfg(feature = "aws-lc")]
+            Self::AwsLc => GcmSiv::<aws_lc::AwsLc>::new(key).seal(nonce, aad, &mut buffer),
+        }
+        buffer
+    }
+
+    /// Opens what was sealed; `None` when it does not open, and the buffer is zeros then.
+    pub fn open(self, key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], buffer: &mut [u8]) -> Option<usize> {
+        let opened = match self {
+            Self::Portable => GcmSiv::<portable::Portable>::new(key).open_in_place(nonce, aad, buffer),
+            #[cfg(feature = "aws-lc")]
+            Self::AwsLc => GcmSiv::<aws_lc::AwsLc>::new(key).open_in_place(nonce, aad, buffer),
+        };
+        opened.ok()
     }
 }

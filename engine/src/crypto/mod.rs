@@ -18,6 +18,8 @@ mod secret_bytes;
 mod stack;
 mod stream;
 
+#[cfg(feature = "simulation")]
+pub use aead::Implementation;
 pub(crate) use aead::{Cipher, TAG_LEN};
 pub(crate) use derive::{
     AUDIT_CHAIN, CONTENT_KEY, Commitment, Derived, EPOCH_CHAIN, EPOCH_WRAPPING_KEY, PlaceKey, chain_hash,

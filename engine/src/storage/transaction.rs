@@ -498,6 +498,21 @@ pub(crate) fn journal_changes(
     Ok(true)
 }
 
+/// What the codec of journal records makes of any bytes: how many operations it reads, and whether they encode as they were.
+#[cfg(feature = "simulation")]
+pub(crate) fn journal_codec_holds(payload: &[u8]) -> (usize, bool) {
+    let (mut rest, mut operations, mut encoded) = (payload, 0, Vec::new());
+    while let Some((op, after)) = JournalOp::decode(rest) {
+        op.encode(&mut encoded);
+        operations += 1;
+        rest = after;
+    }
+    (
+        operations,
+        payload.starts_with(&encoded) && payload.len() == encoded.len() + rest.len(),
+    )
+}
+
 /// Turns redb's errors into ours: damage stays damage, everything else is a failure of the storage.
 pub(crate) fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E) -> Error {
     move |error| match error.into() {

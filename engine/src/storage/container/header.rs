@@ -39,7 +39,7 @@ pub(crate) struct Header {
 
 /// Why a copy is not to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     Foreign,
     TooNew(u32),
     Damaged(&'static str),
@@ -71,7 +71,14 @@ impl Header {
         bytes
     }
 
-    fn decode(bytes: &[u8; COPY]) -> Result<Self, Fault> {
+    /// Makes the checksum of a copy right, whatever else stands in it.
+    #[cfg(feature = "simulation")]
+    pub(super) fn repair(copy: &mut [u8]) {
+        let checksum = blake3::hash(&copy[..CHECKSUM_AT]);
+        copy[CHECKSUM_AT..].copy_from_slice(checksum.as_bytes());
+    }
+
+    pub(super) fn decode(bytes: &[u8; COPY]) -> Result<Self, Fault> {
         let u32_at = |at: usize| u32::from_le_bytes(array(&bytes[at..]));
         let u64_at = |at: usize| u64::from_le_bytes(array(&bytes[at..]));
         if bytes[..8] != MAGIC {
@@ -162,6 +169,42 @@ pub(crate) fn choose(front: &[u8]) -> Result<Chosen, ContainerError> {
         (Err(a), Err(b)) => return Err(no_copy(a, b, front.len())),
     };
     Ok(chosen)
+}
+
+/// What a header says, for tests that know no `Layout`.
+#[cfg(feature = "simulation")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeaderView {
+    /// Counts the updates.
+    pub sequence: u64,
+    /// The random id of the store.
+    pub store_id: [u8; 16],
+    /// Blocks of redb's file.
+    pub page_blocks: u64,
+    /// The numbers of the segments that hold cells.
+    pub cell_segments: Vec<u32>,
+    /// The copy that is to be made like the other, if one is.
+    pub mend: Option<usize>,
+    /// The length that the file must have at least, in bytes.
+    pub file_bytes: u64,
+    /// A copy with this content, as it is written.
+    pub encoded: Vec<u8>,
+}
+
+/// Chooses as opening does, and says what it means.
+#[cfg(feature = "simulation")]
+pub(crate) fn read_header(front: &[u8]) -> Result<HeaderView, ContainerError> {
+    let Chosen { header, mend } = choose(front)?;
+    Ok(HeaderView {
+        sequence: header.sequence,
+        store_id: header.store_id,
+        page_blocks: header.layout.page_blocks,
+        mend,
+        file_bytes: header.layout.file_bytes(),
+        encoded: header.encode().to_vec(),
+        cell_segments: header.layout.cell_segments,
+    })
 }
 
 fn fault_of_stump(bytes: &[u8]) -> Fault {

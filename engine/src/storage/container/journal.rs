@@ -347,3 +347,23 @@ impl Journal {
         self.position.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Makes the tags of the records at the beginning of the region right, as far as their magic and their lengths go.
+#[cfg(feature = "simulation")]
+pub(super) fn repair(tags: &Tags, region: &mut [u8]) {
+    let mut rest = region;
+    while rest.len() >= PAYLOAD_AT && rest[..4] == MAGIC {
+        let payload_bytes = u32::from_le_bytes(array(&rest[4..])) as usize;
+        let size = Journal::record_size(payload_bytes);
+        if size > rest.len() as u64 {
+            return;
+        }
+        let (record, behind) = rest.split_at_mut(size as usize);
+        let head_tag = tags.journal_head(&record[..HEAD]);
+        record[HEAD..RECORD_TAG_AT].copy_from_slice(&head_tag);
+        let (head, payload) = (&record[..HEAD], &record[PAYLOAD_AT..PAYLOAD_AT + payload_bytes]);
+        let record_tag = tags.journal_record(head, payload);
+        record[RECORD_TAG_AT..PAYLOAD_AT].copy_from_slice(&record_tag);
+        rest = behind;
+    }
+}

@@ -87,6 +87,8 @@ mod memory;
 mod page_check;
 mod pages;
 mod scan;
+#[cfg(feature = "simulation")]
+mod repair;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -102,10 +104,14 @@ pub(crate) use cells::CellNumber;
 pub use disk::Disk;
 pub(crate) use error::ContainerError;
 pub(crate) use file::{FileDisk, NewFile};
+#[cfg(feature = "simulation")]
+pub(crate) use header::read_header;
 pub(crate) use journal::{Journal, Survivors};
 #[cfg(test)]
 pub(crate) use memory::MemoryDisk;
 pub(crate) use pages::{PageFile, Pages};
+#[cfg(feature = "simulation")]
+pub use {header::HeaderView, repair::repair_image};
 
 use disk::CheckedDisk;
 pub(crate) use geometry::BLOCK_BYTES;
