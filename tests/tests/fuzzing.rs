@@ -1,6 +1,8 @@
 //! Every seed of the fuzzers, and every input that was ever a finding, by an ordinary compiler: `fuzz/seeds/<target>/` and
 //! `fuzz/regressions/<target>/`. A finding has its story where it was fixed; here it stays fixed.
 
+#![allow(clippy::print_stdout, reason = "a failure is looked for by its input")]
+
 use keystead_tests::fuzzing;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

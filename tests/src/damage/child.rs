@@ -1,6 +1,11 @@
 //! The process that works through images. It says a line before each and a line after it, so that whoever reads them knows
 //! which image it died in, or hangs in.
 
+#![allow(
+    clippy::print_stderr,
+    reason = "who looks at one image wants to see its panics"
+)]
+
 use super::examine::{Examined, Judge, examine};
 use super::kinds::Kind;
 use super::sample::Sample;
@@ -130,6 +135,9 @@ thread_local! {
 pub fn run(seed: u64, images: impl Iterator<Item = u64>, out: &mut impl Write) -> anyhow::Result<()> {
     std::panic::set_hook(Box::new(|info| {
         PANICS.fetch_add(1, Ordering::Relaxed);
+        if std::env::var_os("KEYSTEAD_PANICS").is_some() {
+            eprintln!("{info}");
+        }
         LAST_PANIC.set(Some(info.to_string()));
     }));
     let sample = Sample::build(seed).context("making the sample")?;

@@ -122,18 +122,14 @@ impl Report {
         self.rows.values().fold(Row::default(), |sum, row| sum.plus(row))
     }
 
-    /// True when nothing happened that must not.
+    /// True when nothing happened that must not. A process that redb aborts on a crafted file is counted and told, and is known
+    /// to be possible: see `docs/decisions/0011-a-boundary-around-redb.md`.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        let Row {
-            wrong,
-            escaped,
-            aborts,
-            hangs,
-            over,
-            ..
-        } = self.total();
-        [wrong, escaped, aborts, hangs, over] == [0; 5]
+        self.rows.iter().all(|(kind, row)| {
+            let aborts = if kind.is_crafted() { 0 } else { row.aborts };
+            [row.wrong, row.escaped, aborts, row.hangs, row.over] == [0; 5]
+        })
     }
 }
 

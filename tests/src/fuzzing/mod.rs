@@ -2,6 +2,8 @@
 //! a promise does not hold. `fuzz/` hands these to libFuzzer; an ordinary test hands them every seed and every input that was
 //! ever a finding.
 
+#![allow(clippy::print_stderr, reason = "a fuzzer says what it found")]
+
 mod aead_pair;
 mod backend_config;
 mod container_header;
