@@ -19,6 +19,7 @@ struct State {
     elapsed: Duration,
     draws: u64,
     keys: Vec<[u8; 32]>,
+    forgets_keys: bool,
 }
 
 impl SimulatedEnv {
@@ -31,12 +32,21 @@ impl SimulatedEnv {
         }
     }
 
+    /// The same, for tests that look for keys in memory: it keeps none, so that what is found is the store's.
+    #[must_use]
+    pub fn forgetful(seed: u64) -> Self {
+        let env = Self::new(seed);
+        env.lock().forgets_keys = true;
+        env
+    }
+
     /// Lets time pass.
     pub fn advance(&self, by: Duration) {
         self.lock().elapsed += by;
     }
 
-    /// Everything of the length of a key that was drawn: epoch keys, data keys, shred keys.
+    /// Everything of the length of a key that was drawn: epoch keys, data keys, shred keys. Nothing for one that is
+    /// [forgetful](Self::forgetful).
     #[must_use]
     pub fn keys(&self) -> Vec<[u8; 32]> {
         self.lock().keys.clone()
@@ -63,7 +73,9 @@ impl Env for SimulatedEnv {
         hasher.update(&state.draws.to_le_bytes());
         state.draws += 1;
         hasher.finalize_xof().fill(out);
-        if let Ok(key) = (&*out).try_into() {
+        if !state.forgets_keys
+            && let Ok(key) = (&*out).try_into()
+        {
             state.keys.push(key);
         }
         Ok(())

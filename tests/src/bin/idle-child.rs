@@ -16,7 +16,7 @@ fn main() -> anyhow::Result<()> {
     };
     let store = Store::options()
         .backend(Backend::new(MaskingKms::new(true)).named("managed"))
-        .env(Arc::new(SimulatedEnv::new(seed.parse()?)))
+        .env(Arc::new(SimulatedEnv::forgetful(seed.parse()?)))
         .create(path)?;
     let acme = store.create_organization("acme")?;
     acme.put("password", "correct horse")?;

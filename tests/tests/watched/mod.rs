@@ -35,7 +35,7 @@ impl WatchedWorld {
         Self {
             env: Arc::new(WatchedEnv {
                 prefix: format!("drawn in world {seed}"),
-                inner: SimulatedEnv::new(seed),
+                inner: SimulatedEnv::forgetful(seed),
                 drawn: Mutex::default(),
             }),
             kms: MaskingKms::new(binds_context),
