@@ -51,7 +51,10 @@ impl Settling<'_> {
             };
             let path = std::str::from_utf8(&key[4..]).unwrap_or_default();
             if self.gathered.in_hole(Table::Secrets, key) {
-                secret.latest = secret.latest.max(self.highest_version(bulk, secret.secret_id)?);
+                // Perhaps an older record: a version that it does not know yet must be named, and its number not given again.
+                let told = self.witness.highest_put(path).unwrap_or(secret.latest);
+                let found = self.highest_version(bulk, secret.secret_id)?;
+                secret.latest = secret.latest.max(told).max(found);
             }
             secret.deleted = 0;
             for version in (1..=secret.latest.get()).map(Version) {
@@ -230,10 +233,12 @@ impl Settling<'_> {
     fn highest_version(&self, bulk: &mut Bulk<'_>, secret_id: u64) -> Result<Version> {
         let mut highest = Version(1);
         let prefix = &tables::version(self.org(), secret_id, Version(1))[..12];
-        bulk.snapshot()?.scan_prefix(Table::Versions, prefix, |key, _| {
-            highest = tables::parse_version(key).map_or(highest, |(_, _, version)| version);
-            Ok(ControlFlow::Continue(()))
-        })?;
+        for table in [Table::Versions, Table::DataKeys] {
+            bulk.snapshot()?.scan_prefix(table, prefix, |key, _| {
+                highest = tables::parse_version(key).map_or(highest, |(_, _, version)| highest.max(version));
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
         Ok(highest)
     }
 

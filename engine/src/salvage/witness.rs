@@ -24,6 +24,8 @@ pub(super) struct Witness {
     put_since: BTreeSet<(String, Version)>,
     /// Paths of which no record of the secret is left: version → when it was put.
     pub(super) nameless: BTreeMap<String, BTreeMap<Version, u64>>,
+    /// Paths whose record came from a loose page, and may be an older one: the highest version that was put.
+    highest_put: BTreeMap<String, Version>,
     /// How many versions of a nameless secret are kept.
     pub(super) retention: BTreeMap<String, Option<u32>>,
     pub(super) keys_added: BTreeMap<String, String>,
@@ -88,7 +90,12 @@ impl Witness {
                 if since > 0 && sequence_of(key) > since {
                     witness.put_since.insert((path.clone(), *version));
                 }
-                if paths && bulk.get(Table::Secrets, &tables::with_name(org, path))?.is_none() {
+                let row_key = tables::with_name(org, path);
+                if paths && gathered.in_hole(Table::Secrets, &row_key) {
+                    let highest = witness.highest_put.entry(path.clone()).or_insert(*version);
+                    *highest = (*highest).max(*version);
+                }
+                if paths && bulk.get(Table::Secrets, &row_key)?.is_none() {
                     witness
                         .nameless
                         .entry(path.clone())
@@ -131,6 +138,11 @@ impl Witness {
             }
             _ => {}
         }
+    }
+
+    /// The highest version of a path that the trail tells of; for paths whose record may be an older one.
+    pub(super) fn highest_put(&self, path: &str) -> Option<Version> {
+        self.highest_put.get(path).copied()
     }
 
     pub(super) fn destroyed_at(&self, path: &str, version: Version) -> Option<u64> {
