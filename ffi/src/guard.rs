@@ -345,3 +345,81 @@ pub(crate) fn null(what: &str) -> Failure {
 pub(crate) fn invalid(reason: String) -> Failure {
     Failure::new(KEYSTEAD_INVALID_ARGUMENT, reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{KEYSTEAD_PANICKED, keystead_error_code, keystead_error_free};
+
+    struct Sound(Arc<Life>);
+
+    impl Handle for Sound {
+        const WHAT: &'static str = "handle";
+
+        fn life(&self) -> &Arc<Life> {
+            &self.0
+        }
+    }
+
+    fn code_of_a_call(handle: &Sound, work: impl FnOnce() -> Result<(), Failure>) -> i32 {
+        let mut error = std::ptr::null_mut();
+        // SAFETY: the error can be written, the handle lives.
+        unsafe {
+            let code = call(&raw mut error, |called| {
+                called.handle(&raw const *handle)?;
+                work()
+            });
+            assert_eq!(
+                keystead_error_code(error),
+                code,
+                "the error object says what the call returned"
+            );
+            keystead_error_free(error);
+            code
+        }
+    }
+
+    #[test]
+    fn a_panic_does_not_leave_and_the_handles_of_its_store_are_good_for_nothing_any_more() {
+        let one = Sound(Life::begin());
+        let sibling = Sound(Arc::clone(&one.0));
+        let other = Sound(Life::begin());
+        assert_eq!(code_of_a_call(&one, || panic!("planted")), KEYSTEAD_PANICKED);
+        assert_eq!(code_of_a_call(&one, || Ok(())), KEYSTEAD_PANICKED);
+        assert_eq!(code_of_a_call(&sibling, || Ok(())), KEYSTEAD_PANICKED);
+        assert_eq!(
+            code_of_a_call(&other, || Ok(())),
+            KEYSTEAD_OK,
+            "another store goes on"
+        );
+    }
+
+    #[test]
+    fn a_panic_while_freeing_or_looking_does_not_leave() {
+        struct Bad;
+        impl Drop for Bad {
+            fn drop(&mut self) {
+                panic!("planted");
+            }
+        }
+        // SAFETY: a box, freed once; a live object.
+        unsafe {
+            free(Box::into_raw(Box::new(Bad)));
+            assert_eq!(look(&raw const *&7, 1, |_: &i32| panic!("planted")), 1);
+        }
+    }
+
+    #[test]
+    fn a_handle_of_another_process_is_refused_and_not_closed() {
+        let here = Sound(Life::begin());
+        let elsewhere = Sound(Arc::new(Life {
+            process: here.0.process.wrapping_add(1),
+            panicked: AtomicBool::new(false),
+        }));
+        assert_eq!(code_of_a_call(&elsewhere, || Ok(())), KEYSTEAD_FORKED);
+        let life = Arc::clone(&elsewhere.0);
+        // SAFETY: a box, freed once.
+        unsafe { free_handle(Box::into_raw(Box::new(elsewhere))) };
+        assert_eq!(Arc::strong_count(&life), 2, "what it holds is left alone");
+    }
+}

@@ -8,6 +8,7 @@
 //! | `tally` | counts passed, failed and skipped tests in what the test runners print |
 //! | `fuzz` | builds the fuzz targets, runs each for a while, says what was executed, covered and found |
 //! | `damage` | damages store files, thousands of them, and says what the engine makes of each |
+//! | `ffi_test` | installs libkeystead, and checks it as its users get it |
 //! | `bench` | builds the benchmark and runs it, at real-time priority where that is allowed |
 //! | `soak` | lives simulated lives of stores, and one of them once more |
 //! | `mutants` | builds the engine with its planted bugs, and shows that the suite notices each |
@@ -22,6 +23,7 @@ mod bench;
 mod damage;
 mod demo;
 mod fuzz;
+mod ffi_test;
 mod house_rules;
 mod lint;
 mod mutants;
@@ -109,6 +111,15 @@ enum Command {
         #[arg(long)]
         stories: bool,
     },
+    /// Installs libkeystead into a prefix of its own, and checks header, symbols, examples, programs and bindings against it.
+    FfiTest {
+        /// Writes the lists in `ffi/abi/` instead of comparing them.
+        #[arg(long)]
+        bless: bool,
+        /// Checks what is installed in this prefix, instead of building and installing it.
+        #[arg(long)]
+        prefix: Option<std::path::PathBuf>,
+    },
     /// Checks formatting, clippy, documentation and house rules.
     Lint,
 }
@@ -140,6 +151,8 @@ fn main() -> ExitCode {
         Command::Soak { given } => soak::run("soak", &given),
         Command::Replay { given } => soak::run("replay", &given),
         Command::Mutants { names, stories } => mutants::run_all(&names, stories),
+    },
+        Command::FfiTest { bless, prefix } => ffi_test::run_all(bless, prefix),
         Command::Lint => lint::run(),
     };
     match outcome {

@@ -1,0 +1,397 @@
+/* What the header promises, claimed in C: claims DIRECTORY */
+#include "claims.h"
+#include "table.h"
+
+#include <signal.h>
+#include <stddef.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static keystead_organization *organization_of(keystead_store *store, const char *name)
+{
+    keystead_organization *organization = NULL;
+    DO(keystead_organization_create(store, name, Z, &organization, &error));
+    return organization;
+}
+
+static void put(const keystead_organization *organization, const char *path, const char *value)
+{
+    DO(keystead_put(organization, path, Z, BYTES(value), NULL, NULL, &error));
+}
+
+static void a_value_comes_back_with_its_labels(const keystead_organization *acme)
+{
+    keystead_label label = { { "owner", 5 }, { "team-db", Z } };
+    keystead_put_options options = { sizeof options, 0, 0, 0, NULL, 0, NULL, 0 };
+    keystead_secret_view view = { sizeof view, 0, NULL, 0, 0, { NULL, 0 }, NULL, 0 };
+    keystead_secret *secret = NULL;
+    uint32_t version = 0;
+    options.expect = KEYSTEAD_EXPECT_NEW;
+    options.content_type = "text/plain";
+    options.content_type_len = Z;
+    options.labels = &label;
+    options.labels_len = 1;
+    DO(keystead_put(acme, "a/b", 3, BYTES("one"), &options, &version, &error));
+    CLAIM(version == 1);
+    REFUSED(KEYSTEAD_VERSION_MISMATCH, keystead_put(acme, "a/b", 3, BYTES("two"), &options, &version, &error));
+    CLAIM(version == 0);
+    DO(keystead_get(acme, "a/b", Z, 0, &secret, &error));
+    DO(keystead_secret_look(secret, &view, &error));
+    CLAIM(view.version == 1 && view.len == 3 && memcmp(view.data, "one", 3) == 0);
+    CLAIM(strcmp(view.content_type.data, "text/plain") == 0 && view.labels_len == 1);
+    CLAIM(strcmp(view.labels[0].name.data, "owner") == 0 && view.labels[0].value.len == 7);
+    keystead_secret_free(secret);
+}
+
+static void a_buffer_of_the_caller_is_filled_or_left_as_it_was(const keystead_organization *acme)
+{
+    uint8_t buffer[8] = { 7, 7, 7, 7, 7, 7, 7, 7 };
+    size_t len = 0;
+    put(acme, "into", "five!");
+    REFUSED(KEYSTEAD_BUFFER_TOO_SMALL, keystead_get_into(acme, "into", Z, 0, buffer, 4, &len, &error));
+    CLAIM(len == 5 && buffer[0] == 7);
+    DO(keystead_get_into(acme, "into", Z, 0, buffer, 8, &len, &error));
+    CLAIM(len == 5 && memcmp(buffer, "five!\7\7\7", 8) == 0);
+}
+
+static void a_version_is_deleted_undeleted_destroyed(const keystead_organization *acme)
+{
+    keystead_secret *secret = NULL;
+    keystead_version_list *versions = NULL;
+    keystead_version_info info = { sizeof info, 0, 0, 0, 0, 0, 0, { NULL, 0 }, NULL, 0 };
+    put(acme, "gone", "1");
+    put(acme, "gone", "2");
+    DO(keystead_delete(acme, "gone", Z, 1, &error));
+    REFUSED(KEYSTEAD_VERSION_DELETED, keystead_get(acme, "gone", Z, 1, &secret, &error));
+    CLAIM(secret == NULL);
+    DO(keystead_undelete(acme, "gone", Z, 1, &error));
+    DO(keystead_destroy(acme, "gone", Z, 1, &error));
+    REFUSED(KEYSTEAD_VERSION_DESTROYED, keystead_undelete(acme, "gone", Z, 1, &error));
+    REFUSED(KEYSTEAD_INVALID_ARGUMENT, keystead_delete(acme, "gone", Z, 0, &error));
+    DO(keystead_history(acme, "gone", Z, 0, 10, &versions, &error));
+    CLAIM(keystead_version_list_len(versions) == 2);
+    DO(keystead_version_list_get(versions, 0, &info, &error));
+    CLAIM(info.version == 1 && info.state == KEYSTEAD_VERSION_IS_DESTROYED && info.state_at_ms > 0);
+    DO(keystead_version_list_get(versions, 1, &info, &error));
+    CLAIM(info.version == 2 && info.state == KEYSTEAD_VERSION_LIVE && info.size_bytes == 1);
+    REFUSED(KEYSTEAD_INVALID_ARGUMENT, keystead_version_list_get(versions, 2, &info, &error));
+    keystead_version_list_free(versions);
+    DO(keystead_set_retention(acme, "gone", Z, 1, &error));
+}
+
+static void a_batch_is_there_together_and_lists_page(const keystead_organization *acme)
+{
+    keystead_batch *batch = NULL;
+    keystead_secret_list *list = NULL;
+    keystead_secret_info info = { sizeof info, 0, 0, 0, { NULL, 0 }, 0, 0 };
+    uint32_t versions[2] = { 0, 0 };
+    DO(keystead_batch_new(&batch, &error));
+    DO(keystead_batch_put(batch, "batch/1", Z, BYTES("one"), NULL, &error));
+    REFUSED(KEYSTEAD_INVALID_PATH, keystead_batch_put(batch, "batch//2", Z, BYTES("two"), NULL, &error));
+    DO(keystead_batch_put(batch, "batch/2", Z, BYTES("two"), NULL, &error));
+    CLAIM(keystead_batch_len(batch) == 2);
+    REFUSED(KEYSTEAD_BUFFER_TOO_SMALL, keystead_batch_commit(acme, batch, versions, 1, &error));
+    DO(keystead_batch_commit(acme, batch, versions, 2, &error));
+    CLAIM(versions[0] == 1 && versions[1] == 1 && keystead_batch_len(batch) == 0);
+    keystead_batch_free(batch);
+    DO(keystead_list(acme, "batch/", Z, NULL, 0, 1, &list, &error));
+    CLAIM(keystead_secret_list_len(list) == 1 && strcmp(keystead_secret_list_next(list), "batch/1") == 0);
+    DO(keystead_secret_list_get(list, 0, &info, &error));
+    CLAIM(strcmp(info.path.data, "batch/1") == 0 && info.latest == 1 && info.updated_at_ms > 0);
+    keystead_secret_list_free(list);
+    DO(keystead_list(acme, "batch/", Z, "batch/1", Z, 10, &list, &error));
+    CLAIM(keystead_secret_list_len(list) == 1 && keystead_secret_list_next(list) == NULL);
+    keystead_secret_list_free(list);
+}
+
+/* 3 MB, since a writer commits at every MiB. */
+#define LARGE 3000001
+
+static void a_large_value_goes_through_in_parts(const keystead_organization *acme)
+{
+    static uint8_t part[65536];
+    keystead_writer *writer = NULL;
+    keystead_reader *reader = NULL;
+    keystead_version_info info = { sizeof info, 0, 0, 0, 0, 0, 0, { NULL, 0 }, NULL, 0 };
+    uint32_t version = 0;
+    size_t at, len = 0, i;
+    DO(keystead_writer_open(acme, "large", Z, NULL, &writer, &error));
+    for (at = 0; at < LARGE; at += len) {
+        len = LARGE - at < 65521 ? LARGE - at : 65521;
+        for (i = 0; i < len; i++) {
+            part[i] = (uint8_t)((at + i) * 31);
+        }
+        DO(keystead_writer_write(writer, part, len, &error));
+    }
+    DO(keystead_writer_finish(writer, &version, &error));
+    REFUSED(KEYSTEAD_INVALID_ARGUMENT, keystead_writer_write(writer, part, 1, &error));
+    keystead_writer_free(writer);
+    DO(keystead_reader_open(acme, "large", Z, version, &reader, &error));
+    DO(keystead_reader_info(reader, &info, &error));
+    CLAIM(info.size_bytes == LARGE);
+    REFUSED(KEYSTEAD_INVALID_ARGUMENT, keystead_reader_read(reader, part, 0, &len, &error));
+    for (at = 0; at < LARGE; at += len) {
+        DO(keystead_reader_read(reader, part, sizeof part, &len, &error));
+        CLAIM(len > 0);
+        for (i = 0; i < len; i++) {
+            CLAIM(part[i] == (uint8_t)((at + i) * 31));
+        }
+    }
+    DO(keystead_reader_read(reader, part, sizeof part, &len, &error));
+    CLAIM(len == 0);
+    keystead_reader_free(reader);
+    DO(keystead_writer_open(acme, "never", Z, NULL, &writer, &error));
+    DO(keystead_writer_write(writer, part, sizeof part, &error));
+    keystead_writer_free(writer);
+    REFUSED(KEYSTEAD_SECRET_NOT_FOUND, keystead_reader_open(acme, "never", Z, 0, &reader, &error));
+}
+
+static int32_t count_and_go_on(void *context, const keystead_rewrap_progress *progress)
+{
+    CLAIM(progress->struct_size >= sizeof *progress && progress->done <= progress->total);
+    ++*(int *)context;
+    return 0;
+}
+
+static void a_table_of_the_program_is_a_kms(keystead_store *store)
+{
+    keystead_organization *own = organization_of(store, "own");
+    keystead_organization *alice = NULL;
+    keystead_rewrap_job *job = NULL;
+    keystead_rewrap_status *status = NULL;
+    keystead_rewrap_progress progress;
+    keystead_key_list *keys = NULL;
+    keystead_key_info key = { sizeof key, 0, 0, 0, { NULL, 0 }, { NULL, 0 }, { NULL, 0 }, 0 };
+    keystead_epoch_list *epochs = NULL;
+    keystead_epoch epoch;
+    keystead_audit_list *audit = NULL;
+    keystead_audit_record record;
+    keystead_audit_head head;
+    keystead_secret *secret = NULL;
+    keystead_error *error = NULL;
+    size_t i, by_alice = 0;
+    int told = 0;
+    memset(&progress, 0, sizeof progress);
+    progress.struct_size = sizeof progress;
+    memset(&epoch, 0, sizeof epoch);
+    epoch.struct_size = sizeof epoch;
+    memset(&record, 0, sizeof record);
+    record.struct_size = sizeof record;
+    memset(&head, 0, sizeof head);
+    head.struct_size = sizeof head;
+
+    put(own, "x", "value");
+    DO(keystead_rewrap_status_read(own, &status, &error));
+    CLAIM(status == NULL);
+    REFUSED(KEYSTEAD_NO_JOB, keystead_rewrap_job_open(own, &job, &error));
+    DO(keystead_organization_acting_as(own, "alice", Z, "ticket 1", Z, &alice, &error));
+    table_calls = 0;
+    DO(keystead_key_add(alice, "cmk", Z, "own-kms", Z, "{}", Z, &job, &error));
+    CLAIM(table_calls > 0 && keystead_rewrap_job_number(job) == 1);
+    DO(keystead_rewrap_wait(job, 60000, count_and_go_on, &told, &status, &error));
+    DO(keystead_rewrap_status_look(status, &progress, &error));
+    CLAIM(told > 0 && progress.state == KEYSTEAD_REWRAP_DONE && progress.sources_len == 1);
+    CLAIM(progress.sources[0].retired == 1 && progress.blocked.data == NULL);
+    keystead_rewrap_status_free(status);
+    keystead_rewrap_job_free(job);
+
+    DO(keystead_key_list_read(own, &keys, &error));
+    CLAIM(keystead_key_list_len(keys) == 2);
+    DO(keystead_key_list_get(keys, 0, &key, &error));
+    CLAIM(strcmp(key.name.data, "cmk") == 0 && key.is_default == 1 && strcmp(key.config_json.data, "{}") == 0);
+    keystead_key_list_free(keys);
+    DO(keystead_epoch_list_read(own, &epochs, &error));
+    CLAIM(keystead_epoch_list_len(epochs) == 2);
+    DO(keystead_epoch_list_get(epochs, 1, &epoch, &error));
+    CLAIM(epoch.state == KEYSTEAD_EPOCH_ACTIVE && epoch.data_keys == 1 && strcmp(epoch.actor.data, "alice") == 0);
+    CLAIM(epoch.wrapped_by_len == 1 && strcmp(epoch.wrapped_by[0].kms_key_id.data, "own:1") == 0);
+    keystead_epoch_list_free(epochs);
+    DO(keystead_audit_list_read(own, 0, 100, &audit, &error));
+    for (i = 0; i < keystead_audit_list_len(audit); i++) {
+        DO(keystead_audit_list_get(audit, i, &record, &error));
+        by_alice += record.actor.data != NULL && strcmp(record.reason.data, "ticket 1") == 0;
+        CLAIM(record.sequence == i + 1 && record.details_json.data[0] == '{' && record.hash.len == 64);
+    }
+    CLAIM(by_alice > 0);
+    DO(keystead_audit_head_read(own, &head, &error));
+    CLAIM(head.sequence == i && strlen(head.hash) == 64 && strcmp(head.hash, record.hash.data) == 0);
+    keystead_audit_list_free(audit);
+
+    /* Its owner takes the key away. */
+    table_code = KEYSTEAD_BACKEND_KEY_DISABLED;
+    DO(keystead_store_forget_epoch_keys(store, &error));
+    CLAIM(keystead_get(own, "x", Z, 0, &secret, &error) == KEYSTEAD_KMS + KEYSTEAD_BACKEND_KEY_DISABLED);
+    CLAIM(secret == NULL && keystead_error_class(error) == KEYSTEAD_CLASS_REVOKED);
+    CLAIM(!keystead_error_is_retryable(error));
+    keystead_error_free(error);
+    /* An outage is told apart. */
+    table_code = KEYSTEAD_BACKEND_THROTTLED;
+    DO(keystead_store_forget_epoch_keys(store, &error));
+    CLAIM(keystead_key_probe(own, "cmk", Z, &error) == KEYSTEAD_KMS + KEYSTEAD_BACKEND_THROTTLED);
+    CLAIM(keystead_error_is_retryable(error) && keystead_error_retry_after_ms(error) == 1);
+    keystead_error_free(error);
+    table_code = KEYSTEAD_BACKEND_OK;
+    DO(keystead_store_forget_epoch_keys(store, &error));
+    DO(keystead_get(own, "x", Z, 0, &secret, &error));
+    keystead_secret_free(secret);
+    keystead_organization_free(alice);
+    keystead_organization_free(own);
+}
+
+static void a_table_that_breaks_the_rules_is_refused(void)
+{
+    keystead_backend *backend = NULL;
+    keystead_backend_api broken = table;
+    REFUSED(KEYSTEAD_PLUGIN_REFUSED, keystead_backend_from_table(NULL, NULL, 0, NULL, 0, &backend, &error));
+    broken.wrap = NULL;
+    REFUSED(KEYSTEAD_PLUGIN_REFUSED, keystead_backend_from_table(&broken, NULL, 0, NULL, 0, &backend, &error));
+    broken = table;
+    broken.struct_size--;
+    REFUSED(KEYSTEAD_PLUGIN_REFUSED, keystead_backend_from_table(&broken, NULL, 0, NULL, 0, &backend, &error));
+    CLAIM(backend == NULL);
+}
+
+static void a_setting_that_is_no_json_is_not_quoted(void)
+{
+    keystead_backend *backend = NULL;
+    keystead_error *error = NULL;
+    CLAIM(keystead_backend_managed("{\"passphrase\": hunter2}", Z, &backend, &error) == KEYSTEAD_INVALID_ARGUMENT);
+    CLAIM(strstr(keystead_error_message(error), "hunter2") == NULL);
+    keystead_error_free(error);
+}
+
+static void a_newer_caller_is_told_what_an_old_library_cannot_do(const keystead_organization *acme)
+{
+    struct {
+        keystead_put_options known;
+        uint64_t newer[3]; /* more than the grown library has */
+    } options;
+    struct {
+        keystead_secret_view known;
+        uint64_t newer[3];
+    } view;
+    keystead_secret *secret = NULL;
+    memset(&options, 0, sizeof options);
+    options.known.struct_size = sizeof options;
+    DO(keystead_put(acme, "new", Z, BYTES("1"), &options.known, NULL, &error));
+    options.newer[2] = 1;
+    REFUSED(KEYSTEAD_UNSUPPORTED_OPTION,
+            keystead_put(acme, "new", Z, BYTES("2"), &options.known, NULL, &error));
+    options.known.struct_size = 4;
+    REFUSED(KEYSTEAD_INVALID_ARGUMENT, keystead_put(acme, "new", Z, BYTES("2"), &options.known, NULL, &error));
+    DO(keystead_get(acme, "new", Z, 0, &secret, &error));
+    memset(&view, 0xff, sizeof view);
+    view.known.struct_size = sizeof view;
+    DO(keystead_secret_look(secret, &view.known, &error));
+    CLAIM(view.known.version == 1 && view.newer[2] == 0 && view.known.struct_size == sizeof view);
+    /* An older caller's memory behind the struct is left alone. */
+    memset(&view, 0xff, sizeof view);
+    view.known.struct_size = sizeof view.known;
+    DO(keystead_secret_look(secret, &view.known, &error));
+    CLAIM(view.known.len == 1 && view.newer[0] == ~(uint64_t)0);
+    keystead_secret_free(secret);
+}
+
+static void handles_are_freed_in_any_order(const char *directory)
+{
+    keystead_backend *managed = managed_in(directory);
+    keystead_store *store = store_in(directory, "order.keystead", managed, NULL);
+    keystead_organization *acme = organization_of(store, "acme");
+    keystead_reader *reader = NULL;
+    keystead_store *again = NULL;
+    uint8_t part[8];
+    size_t len = 0;
+    char path[4200];
+    sprintf(path, "%.4000s/order.keystead", directory);
+    put(acme, "x", "value");
+    DO(keystead_reader_open(acme, "x", Z, 0, &reader, &error));
+    keystead_backend_free(managed);
+    keystead_store_free(store);
+    put(acme, "y", "value");
+    keystead_organization_free(acme);
+    DO(keystead_reader_read(reader, part, sizeof part, &len, &error));
+    CLAIM(len == 5);
+    REFUSED(KEYSTEAD_ALREADY_OPEN, keystead_store_open(path, Z, NULL, &again, &error));
+    keystead_reader_free(reader);
+    DO(keystead_store_open(path, Z, NULL, &again, &error));
+    DO(keystead_store_close(again, &error));
+    REFUSED(KEYSTEAD_CLOSED, keystead_verify(again, 0, NULL, NULL, (keystead_verify_report **)&reader, &error));
+    keystead_store_free(again);
+}
+
+static void the_child_of_a_fork_is_told_and_does_no_harm(const keystead_organization *acme)
+{
+    int pipes[2];
+    int32_t code = KEYSTEAD_OK;
+    pid_t child;
+    CLAIM(pipe(pipes) == 0);
+    child = fork();
+    if (child == 0) {
+        code = keystead_put(acme, "child", Z, BYTES("x"), NULL, NULL, NULL);
+        keystead_organization_free((keystead_organization *)acme);
+        CLAIM(write(pipes[1], &code, sizeof code) == sizeof code);
+        kill(getpid(), SIGKILL); /* a checker of leaks would count the parent's objects as the child's */
+    }
+    CLAIM(read(pipes[0], &code, sizeof code) == sizeof code && code == KEYSTEAD_FORKED);
+    CLAIM(waitpid(child, NULL, 0) == child && close(pipes[0]) == 0 && close(pipes[1]) == 0);
+    put(acme, "parent", "x");
+}
+
+static void everything_verifies(const keystead_store *store)
+{
+    keystead_verify_report *report = NULL;
+    keystead_verify_counts counts;
+    memset(&counts, 0, sizeof counts);
+    counts.struct_size = sizeof counts;
+    DO(keystead_verify(store, KEYSTEAD_VERIFY_OPEN_VALUES, NULL, NULL, &report, &error));
+    DO(keystead_verify_report_counts(report, &counts, &error));
+    CLAIM(counts.problems == 0 && counts.unopened == 0 && counts.values_opened > 5 && counts.organizations == 2);
+    keystead_verify_report_free(report);
+    REFUSED(KEYSTEAD_INVALID_ARGUMENT, keystead_verify(store, 2, NULL, NULL, &report, &error));
+}
+
+static void organizations_are_listed(const keystead_store *store)
+{
+    keystead_organization_list *list = NULL;
+    keystead_organization_info info = { sizeof info, 0, { NULL, 0 }, 0, 0 };
+    DO(keystead_organization_list_read(store, NULL, 0, 1, &list, &error));
+    DO(keystead_organization_list_get(list, 0, &info, &error));
+    CLAIM(strcmp(info.name.data, "acme") == 0 && info.secrets > 0);
+    CLAIM(strcmp(keystead_organization_list_next(list), "acme") == 0);
+    keystead_organization_list_free(list);
+}
+
+int main(int argc, char **argv)
+{
+    keystead_backend *managed, *own = NULL;
+    keystead_store *store;
+    keystead_organization *acme;
+    CLAIM(argc == 2 && keystead_abi_version() == KEYSTEAD_ABI_VERSION);
+    managed = managed_in(argv[1]);
+    DO(keystead_backend_from_table(&table, NULL, 0, NULL, 0, &own, &error));
+    CLAIM(strcmp(keystead_backend_name(own), "own-kms") == 0);
+    store = store_in(argv[1], "claims.keystead", managed, own);
+    acme = organization_of(store, "acme");
+    CLAIM(strcmp(keystead_organization_name(acme), "acme") == 0);
+
+    a_value_comes_back_with_its_labels(acme);
+    a_buffer_of_the_caller_is_filled_or_left_as_it_was(acme);
+    a_version_is_deleted_undeleted_destroyed(acme);
+    a_batch_is_there_together_and_lists_page(acme);
+    a_large_value_goes_through_in_parts(acme);
+    a_table_of_the_program_is_a_kms(store);
+    a_table_that_breaks_the_rules_is_refused();
+    a_setting_that_is_no_json_is_not_quoted();
+    a_newer_caller_is_told_what_an_old_library_cannot_do(acme);
+    handles_are_freed_in_any_order(argv[1]);
+    the_child_of_a_fork_is_told_and_does_no_harm(acme);
+    organizations_are_listed(store);
+    everything_verifies(store);
+
+    keystead_organization_free(acme);
+    keystead_store_free(store);
+    keystead_backend_free(own);
+    keystead_backend_free(managed);
+    puts("every claim holds");
+    return 0;
+}
