@@ -353,6 +353,62 @@ fn a_destroyed_version_put_back_is_found_by_verify() {
     assert_named(&problems, &["acme gone 1", "was destroyed, as audit record"]);
 }
 
+/// The file is damaged while the store is open. What is in memory is whole: verify reads the disk all the same.
+#[test]
+fn a_block_damaged_under_an_open_store_is_named_whatever_is_in_memory() {
+    use std::os::unix::fs::FileExt;
+    let pages = 65_536 + (4 << 20) + 4096;
+    for (cache_bytes, is_cached) in [(64 << 20, true), (0, false)] {
+        let bench = store();
+        let large = bench.open();
+        common::fill(&large.organization("acme").unwrap(), 3000);
+        drop(large);
+        let file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(bench.path())
+            .unwrap();
+        let (mut named, mut incomplete) = (0, 0);
+        for block in (1..250).step_by(5) {
+            let store = bench
+                .options()
+                .cache_bytes(cache_bytes)
+                .open(bench.path())
+                .unwrap();
+            if is_cached {
+                assert_sound(&store);
+            }
+            let (at, mut byte) = (pages + block * 4096 + 100, [0]);
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+            let report = verify(&store);
+            // Before closing, which may write this block anew.
+            file.write_all_at(&byte, at).unwrap();
+            drop(store);
+            if report.is_clean() {
+                // Nothing refers to the block, or it was never written.
+                assert!(report.complete && report.stale_blocks <= 1, "{report:#?}");
+                continue;
+            }
+            let what = format!("block {block} does not match its tag");
+            assert!(
+                report.problems.iter().any(|problem| problem.what == what),
+                "{report:#?}"
+            );
+            named += 1;
+            incomplete += u32::from(!report.complete);
+        }
+        assert!(named >= 5, "{named} named");
+        // From memory, the rows are all there; without, the walk over them ends at the block.
+        assert_eq!(
+            incomplete > 0,
+            !is_cached,
+            "{incomplete} of {named}, with {cache_bytes} bytes of cache"
+        );
+        assert_sound(&bench.open());
+    }
+}
+
 /// One row taken out or put in, with nothing else made to fit: verify names it.
 #[test]
 fn anything_missing_and_anything_extra_is_named() {
