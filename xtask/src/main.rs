@@ -22,8 +22,8 @@
 mod bench;
 mod damage;
 mod demo;
-mod fuzz;
 mod ffi_test;
+mod fuzz;
 mod house_rules;
 mod lint;
 mod mutants;
@@ -151,7 +151,6 @@ fn main() -> ExitCode {
         Command::Soak { given } => soak::run("soak", &given),
         Command::Replay { given } => soak::run("replay", &given),
         Command::Mutants { names, stories } => mutants::run_all(&names, stories),
-    },
         Command::FfiTest { bless, prefix } => ffi_test::run_all(bless, prefix),
         Command::Lint => lint::run(),
     };

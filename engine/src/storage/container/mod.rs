@@ -86,9 +86,9 @@ mod journal;
 mod memory;
 mod page_check;
 mod pages;
-mod scan;
 #[cfg(feature = "simulation")]
 mod repair;
+mod scan;
 mod tags;
 #[cfg(test)]
 mod tests;
