@@ -212,11 +212,10 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
             })
             .map_err(|error| container_failed("reading every block", &error))?;
         self.report.blocks = scan.blocks;
-        let structure = committer.check_structure();
-        if structure.is_ok() {
+        let Err(error) = committer.check_structure() else {
             self.report.stale_blocks = scan.unmatched.len() as u64;
             return Ok(());
-        }
+        };
         for block in scan.unmatched.iter().take(BLOCKS_NAMED) {
             self.problem(&Place::default(), format!("block {block} does not match its tag"));
         }
@@ -231,10 +230,7 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
                 format!("{more} more blocks do not match their tags"),
             );
         }
-        match structure {
-            Err(error) => self.problem(&Place::default(), format!("the structure of the pages: {error}")),
-            Ok(()) => {}
-        }
+        self.problem(&Place::default(), format!("the structure of the pages: {error}"));
         Ok(())
     }
 

@@ -249,13 +249,12 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
     }
 }
 
+/// At which path, in which version, and what.
+type Missing = (Option<String>, Option<Version>, &'static str);
+
 /// What a record of the trail says was done, and the rows do not show. So whoever takes a row away, or puts an older one in
 /// its place, must write the trail anew as well, which a checkpoint shows.
-fn missing_of(
-    scope: &Scope,
-    rows: &impl Rows,
-    event: &AuditEvent,
-) -> Result<Option<(Option<String>, Option<Version>, &'static str)>> {
+fn missing_of(scope: &Scope, rows: &impl Rows, event: &AuditEvent) -> Result<Option<Missing>> {
     let secret = |path: &str| -> Option<SecretRecord> {
         // One that cannot be read is reported where the secrets are walked.
         rows.record(&tables::with_name(scope.org, path))
