@@ -397,6 +397,7 @@ mod tests {
     #[test]
     fn a_panic_while_freeing_or_looking_does_not_leave() {
         struct Bad;
+        static SEVEN: i32 = 7;
         impl Drop for Bad {
             fn drop(&mut self) {
                 panic!("planted");
@@ -405,7 +406,7 @@ mod tests {
         // SAFETY: a box, freed once; a live object.
         unsafe {
             free(Box::into_raw(Box::new(Bad)));
-            assert_eq!(look(&raw const *&7, 1, |_: &i32| panic!("planted")), 1);
+            assert_eq!(look(&raw const SEVEN, 1, |_: &i32| panic!("planted")), 1);
         }
     }
 
