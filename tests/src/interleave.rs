@@ -197,7 +197,7 @@ pub fn every_pair_at_every_moment(seed: u64, steps: &AtomicU64) -> Result<(), Fa
     Ok(())
 }
 
-/// One interleaving, of actions in the organization `acme` as [`before`] left it; says at how many calls the first can be
+/// One interleaving, of actions in the organization `acme` as `before` left it; says at how many calls the first can be
 /// stopped.
 ///
 /// # Errors
