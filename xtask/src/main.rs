@@ -56,8 +56,8 @@ enum Command {
         /// Leaves out what needs an AWS emulator, and lists it at the end.
         #[arg(long)]
         skip_emulators: bool,
-        /// For how long each fuzz target runs; 0 leaves fuzzing out.
-        #[arg(long, default_value_t = 60)]
+        /// Runs each fuzz target for so long, too. (0: only its seeds and former findings, as ordinary tests.)
+        #[arg(long, default_value_t = 0)]
         fuzz_seconds: u64,
     },
     /// Runs every fuzz target for a while; prints executions, coverage and findings.
