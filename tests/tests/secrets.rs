@@ -224,6 +224,7 @@ fn lists_are_paged_and_ordered_and_stay_inside_of_their_organization_and_prefix(
     acme.put("q", "x").unwrap();
     acme.put("o", "x").unwrap();
     other.put("p/99", "x").unwrap();
+    let unwraps_before = bench.kms.calls().unwraps;
     let mut seen = Vec::new();
     let mut after = None;
     loop {
@@ -236,7 +237,7 @@ fn lists_are_paged_and_ordered_and_stay_inside_of_their_organization_and_prefix(
     }
     assert_eq!(seen, (0..25).map(|n| format!("p/{n:02}")).collect::<Vec<_>>());
     assert_eq!(acme.list("", None, 1000).unwrap().items.len(), 27);
-    assert_eq!(bench.kms.calls().unwraps, 0, "a list opens nothing");
+    assert_eq!(bench.kms.calls().unwraps, unwraps_before, "a list opens nothing");
 }
 
 #[test]

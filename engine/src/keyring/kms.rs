@@ -144,7 +144,9 @@ impl Kms {
 
     /// 256 random bits.
     pub(crate) fn random_key(&self) -> Result<LockedBytes> {
-        LockedBytes::fill_with(EPOCH_KEY_BYTES, |out| self.env.fill_random(out)).map_err(Error::Randomness)
+        // Whoever draws random bytes may leave them on the stack, and the next thing that is boxed would take them along.
+        wiping_stack(|| LockedBytes::fill_with(EPOCH_KEY_BYTES, |out| self.env.fill_random(out)))
+            .map_err(Error::Randomness)
     }
 
     /// Names the store, the organization and the epoch, in every wrap and in the KMS's own logs.

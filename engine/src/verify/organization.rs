@@ -102,7 +102,7 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
     ) -> Result<()> {
         let name = scope.organization.clone();
         let place = Place::of(&name);
-        let (mut number, mut previous) = (0, [0; 32]);
+        let (mut number, mut previous, mut active_lost) = (0, [0; 32], false);
         let prefix = tables::organization(scope.org);
         snapshot.scan_prefix(Table::Epochs, &prefix, |key, row| {
             number += 1;
@@ -123,6 +123,8 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
                 );
             }
             previous = record.hash;
+            // A salvage that found no record of the active epoch leaves the organization without one until a rotation.
+            active_lost |= epoch == head.active_epoch && record.opened.cause == EpochCause::RecordLost;
             let live = head.live_epochs.iter().find(|live| live.epoch == epoch);
             for what in faults_of_epoch(&record, live.is_some(), keys) {
                 self.problem(&place, format!("epoch {epoch} {what}"));
@@ -171,11 +173,11 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
                 }
             }
         }
-        if !head
+        let active_lives = head
             .live_epochs
             .iter()
-            .any(|live| live.epoch == head.active_epoch)
-        {
+            .any(|live| live.epoch == head.active_epoch);
+        if !active_lives && !active_lost {
             self.problem(
                 &place,
                 format!("its active epoch {} is not live", head.active_epoch),
