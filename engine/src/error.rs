@@ -235,7 +235,8 @@ pub enum Error {
     },
     /// The store is older than the checkpoint: the file was rolled back, or its audit trail was cut off.
     #[error(
-        "the store is behind its checkpoint: organization {organization:?} was pinned at audit record {pinned_sequence}, the          store has {found_sequence}: it was rolled back"
+        "the store is behind its checkpoint: organization {organization:?} was pinned at audit record {pinned_sequence}, the \
+         store has {found_sequence}: it was rolled back"
     )]
     BehindCheckpoint {
         /// Whose trail.
@@ -247,7 +248,8 @@ pub enum Error {
     },
     /// The record that the checkpoint pinned is another one: history was written anew.
     #[error(
-        "the store does not hold what its checkpoint pinned: audit record {pinned_sequence} of organization {organization:?} is          another one (of {found_sequence}): history was written anew"
+        "the store does not hold what its checkpoint pinned: audit record {pinned_sequence} of organization {organization:?} is \
+         another one (of {found_sequence}): history was written anew"
     )]
     NotOfCheckpoint {
         /// Whose trail.
