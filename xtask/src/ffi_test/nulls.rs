@@ -288,7 +288,9 @@ int main(int argc, char **argv)
 "#;
 
 const EPILOGUE: &str = r#"
-    DO(keystead_get(organization, "a", Z, 1, &out_secret, &error));
+    /* Among the calls were good ones, also of what destroys: a new version is read. */
+    DO(keystead_put(organization, "a", Z, BYTES("after"), NULL, NULL, &error));
+    DO(keystead_get(organization, "a", Z, 0, &out_secret, &error));
     CLAIM(keystead_secret_len(out_secret) == 5);
     DO(keystead_store_close(NULL, &error));
     DO(keystead_store_close(store, NULL));
