@@ -38,8 +38,13 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
                 return self.secrets(&scope, &snapshot, None);
             }
         };
-        let audit = self.audit(&scope, &*snapshot, &head);
-        self.note(&place, audit)?;
+        let salvaged = match self.audit(&scope, &*snapshot, &head) {
+            Ok(salvaged) => salvaged,
+            Err(error) => {
+                self.note(&place, Err(error))?;
+                false
+            }
+        };
         let keys: HashMap<String, KeyRecord> = match change::keys(&*snapshot, &scope) {
             Ok(keys) => keys
                 .into_iter()
@@ -56,7 +61,7 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
                 format!("its default key {:?} is not there", head.default_key),
             );
         }
-        let epochs = self.epochs(&scope, &snapshot, &head, &keys);
+        let epochs = self.epochs(&scope, &snapshot, &head, &keys, salvaged);
         self.note(&place, epochs)?;
         for finished in [false, true] {
             let job = self.job(&scope, &snapshot, &head, &keys, finished);
@@ -65,11 +70,13 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
         self.secrets(&scope, &snapshot, Some(&head))
     }
 
-    fn audit(&mut self, scope: &Scope, rows: &impl Rows, head: &HeadRecord) -> Result<()> {
-        let (mut count, mut last) = (0, [0; 32]);
+    /// The audit trail, against its head and against the rows it tells of; whether it tells of a salvage.
+    fn audit(&mut self, scope: &Scope, rows: &impl Rows, head: &HeadRecord) -> Result<bool> {
+        let (mut count, mut last, mut salvaged) = (0, [0; 32], false);
         let walked = audit::walk(rows, scope.org, 0, |record, hash| {
             count += 1;
             last = hash;
+            salvaged |= matches!(record.event, AuditEvent::Salvaged { .. });
             let fault = missing_of(scope, rows, &record.event)?;
             if let Some((path, version, what)) = fault {
                 let what = format!("{what}, as audit record {} says", record.sequence);
@@ -89,7 +96,7 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
             );
             self.problem(&Place::of(&scope.organization), what);
         }
-        Ok(())
+        Ok(salvaged)
     }
 
     /// The chain of epochs; which of them are live, and what wraps those.
@@ -99,10 +106,11 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
         snapshot: &Snapshot,
         head: &HeadRecord,
         keys: &HashMap<String, KeyRecord>,
+        salvaged: bool,
     ) -> Result<()> {
         let name = scope.organization.clone();
         let place = Place::of(&name);
-        let (mut number, mut previous, mut active_lost) = (0, [0; 32], false);
+        let (mut number, mut previous) = (0, [0; 32]);
         let prefix = tables::organization(scope.org);
         snapshot.scan_prefix(Table::Epochs, &prefix, |key, row| {
             number += 1;
@@ -123,8 +131,6 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
                 );
             }
             previous = record.hash;
-            // A salvage that found no record of the active epoch leaves the organization without one until a rotation.
-            active_lost |= epoch == head.active_epoch && record.opened.cause == EpochCause::RecordLost;
             let live = head.live_epochs.iter().find(|live| live.epoch == epoch);
             for what in faults_of_epoch(&record, live.is_some(), keys) {
                 self.problem(&place, format!("epoch {epoch} {what}"));
@@ -177,7 +183,8 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
             .live_epochs
             .iter()
             .any(|live| live.epoch == head.active_epoch);
-        if !active_lives && !active_lost {
+        // A salvage that found the active epoch's key gone leaves the organization without one until a rotation.
+        if !active_lives && !salvaged {
             self.problem(
                 &place,
                 format!("its active epoch {} is not live", head.active_epoch),
