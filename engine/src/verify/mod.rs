@@ -23,6 +23,7 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What to verify.
 #[derive(Debug, Clone, Copy, Default)]
@@ -118,6 +119,8 @@ const PROBLEMS_MAX: usize = 10_000;
 const ORGANIZATIONS_AT_ONCE: usize = 1000;
 /// Damaged blocks that are named one by one.
 const BLOCKS_NAMED: usize = 100;
+/// Time for a writer that is between a block and its tag.
+const WRITING: Duration = Duration::from_millis(2);
 
 pub(crate) fn verify(
     inner: &Arc<Inner>,
@@ -199,17 +202,20 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
 
     /// The blocks against their tags, and what is built of them, all from the disk.
     fn pages(&mut self) -> Result<()> {
-        let committer = &self.inner.core.committer;
+        let (committer, env) = (&self.inner.core.committer, &self.inner.core.env);
         let progress = &mut self.progress;
         let scan = committer
             .container()
-            .scan_blocks(|done, total| {
-                progress(VerifyProgress {
-                    phase: VerifyPhase::Blocks,
-                    done,
-                    total,
-                });
-            })
+            .scan_blocks(
+                |done, total| {
+                    progress(VerifyProgress {
+                        phase: VerifyPhase::Blocks,
+                        done,
+                        total,
+                    });
+                },
+                || env.sleep(WRITING),
+            )
             .map_err(|error| container_failed("reading every block", &error))?;
         self.report.blocks = scan.blocks;
         let Err(error) = committer.check_structure() else {

@@ -2,12 +2,11 @@
 
 use super::geometry::{BLOCK_BYTES, BLOCKS_PER_SEGMENT, TAG_BYTES};
 use super::{Container, ContainerError};
-use std::time::Duration;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 const SCANNING: &str = "reading every block";
 /// How often a block that does not match is read again: a writer may be between the block and its tag.
-const LOOKS: usize = 4;
+const LOOKS: usize = 3;
 
 /// What a scan found.
 #[derive(Debug, Default)]
@@ -22,8 +21,13 @@ pub(crate) struct Scan {
 const UNMATCHED_MAX: usize = 100_000;
 
 impl Container {
-    /// Reads every block of redb's file. Calls `progress` with blocks done and blocks in all, once for each segment.
-    pub(crate) fn scan_blocks(&self, mut progress: impl FnMut(u64, u64)) -> Result<Scan, ContainerError> {
+    /// Reads every block of redb's file. Calls `progress` with blocks done and blocks in all, once for each segment. Blocks that do
+    /// not match are looked at again when all are read, and once more after each `pause`.
+    pub(crate) fn scan_blocks(
+        &self,
+        mut progress: impl FnMut(u64, u64),
+        pause: impl Fn(),
+    ) -> Result<Scan, ContainerError> {
         let layout = self.inner.layout();
         let pages = self.pages();
         let total = layout.page_blocks;
@@ -48,28 +52,28 @@ impl Container {
                 }
                 found.blocks += 1;
                 let matches = number > 0 && self.inner.tags.block(number, block) == *tag;
-                if !matches && !still_matches(|| pages.read_at(number * BLOCK_BYTES, &mut [0; BLOCK])) {
+                if !matches && found.unmatched.len() < UNMATCHED_MAX {
                     found.unmatched.push(number);
-                    if found.unmatched.len() == UNMATCHED_MAX {
-                        return Ok(found);
-                    }
                 }
             }
             progress((first + BLOCKS_PER_SEGMENT).min(total), total);
+        }
+        for look in 0..LOOKS {
+            if look > 0 && !found.unmatched.is_empty() {
+                pause();
+            }
+            found
+                .unmatched
+                .retain(|number| !is_whole(&pages.read_at(number * BLOCK_BYTES, &mut [0; BLOCK])));
         }
         Ok(found)
     }
 }
 
-fn still_matches(mut read: impl FnMut() -> Result<(), ContainerError>) -> bool {
-    (0..LOOKS).any(|look| {
-        if look > 1 {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        // A file that was cut off meanwhile has no such block any more.
-        matches!(
-            read(),
-            Ok(()) | Err(ContainerError::BeyondEnd { .. } | ContainerError::UnwrittenBlock { .. })
-        )
-    })
+/// A file that was cut off meanwhile has no such block any more.
+fn is_whole(read: &Result<(), ContainerError>) -> bool {
+    matches!(
+        read,
+        Ok(()) | Err(ContainerError::BeyondEnd { .. } | ContainerError::UnwrittenBlock { .. })
+    )
 }
