@@ -2,11 +2,13 @@
 
 use crate::tools::{cargo, succeeds};
 
-/// Gives its arguments to the simulation. Built like the tests: they have the debug checks of all that is simulated.
+/// Gives its arguments to the simulation. Built as users get the engine: the tests have the debug checks, redb's among them, which
+/// hide what a release meets and cost half of the states.
 pub(crate) fn run(command: &str, given: &[String]) -> anyhow::Result<bool> {
     let program = [
         "run",
         "--quiet",
+        "--release",
         "--package",
         "keystead-tests",
         "--bin",
