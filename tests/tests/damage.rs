@@ -80,27 +80,40 @@ fn repairing_an_image_without_damage_changes_nothing() {
     );
 }
 
-/// A limit, not a promise. Found by 124 of 1,818 images with zeroed pages: the journal's last two records stood in one page. Replay
-/// ends where they began, and nothing behind it says that they were ever there: both acknowledged puts are gone, and no
-/// error tells of it. Of the last record alone this was known; it holds for any number of records at the end.
+/// The story: of 1,818 images with zeroed pages 124 had lost the journal's last two records, which stood in one page. Replay ended
+/// where they began, nothing behind it said that they had ever been there, and two acknowledged puts were gone without an
+/// error. Each record now leaves a mark of itself far from it, under the same sync.
 #[test]
-fn a_page_of_the_journal_that_is_zeroed_takes_the_last_records_with_it_and_nothing_tells() {
+fn a_page_of_the_journal_that_is_zeroed_is_an_error_unless_it_held_the_last_record_alone() {
     let sample = Sample::build(1).unwrap();
-    let both = [("acme", "journaled/3"), ("globex", "journaled/4")]
-        .map(|(org, path)| Query::Get(org.into(), path.into()));
-    assert!(both.iter().all(|query| sample.now[query].is_some()));
-    let takes_both = |page: &u64| {
+    let journaled: Vec<Query> = sample
+        .now
+        .keys()
+        .filter(|query| matches!(query, Query::Get(_, path) if path.starts_with("journaled/")))
+        .filter(|query| **query != Query::Get("globex".into(), "journaled/4".into()))
+        .cloned()
+        .collect();
+    assert!(journaled.len() >= 4 && journaled.iter().all(|query| sample.now[query].is_some()));
+    let (mut refused, mut opened) = (0, 0);
+    let marks = [65_536 + (4 << 20) - 8192, 65_536 + (4 << 20) - 4096];
+    for page in (65_536..sample.journal_end).step_by(4096).chain(marks) {
         let mut image = sample.image.clone();
-        image.write(*page, &[0; 4096]);
-        // Any other page of the journal is missed, and the store does not open.
+        image.write(page, &[0; 4096]);
         let Ok(store) = sample.open(&SimulatedDisk::holding(image)) else {
-            return false;
+            refused += 1;
+            continue;
         };
-        let first = Query::Get("acme".into(), "journaled/0".into());
-        assert_eq!(first.ask(&store).ok(), sample.now[&first]);
-        both.iter()
-            .all(|query| query.ask(&store).is_err_and(|error| error.is_not_found()))
-    };
-    let pages = (65_536..sample.journal_end).step_by(4096);
-    assert_eq!(pages.filter(takes_both).count(), 1);
+        opened += 1;
+        for query in &journaled {
+            assert_eq!(
+                query.ask(&store).ok(),
+                sample.now[query],
+                "{query:?} after page {page} was zeroed"
+            );
+        }
+    }
+    assert!(
+        refused > 0 && opened >= 2,
+        "{refused} refused, {opened} opened: a mark may be lost, records may not"
+    );
 }

@@ -309,9 +309,9 @@ fn full_pages(image: &Contents) -> Vec<u64> {
         .collect()
 }
 
-/// Where the journal's last sector that is not zero ends: format version 1.
+/// Where the last sector of the journal's records that is not zero ends, before the two blocks of marks: format version 1.
 fn journal_end(image: &Contents) -> u64 {
-    let mut region = vec![0; 4 << 20];
+    let mut region = vec![0; (4 << 20) - 8192];
     let is_there = image.read(65_536, &mut region);
     let used = region.iter().rposition(|byte| *byte != 0).filter(|_| is_there);
     65_536 + used.map_or(0, |last| (last as u64 + 1).next_multiple_of(512))

@@ -16,6 +16,9 @@
 //!       zeros up to the next multiple of 512
 //! ```
 //!
+//! The region's last two blocks hold marks: with each record, and under the same sync, a head of its generation and sequence
+//! and of no payload is written to the beginning of one of the two, of the first for even sequences, of the second for odd ones.
+//!
 //! Records of a generation stand one behind the other from the region's beginning, each at a multiple of 512. A new generation
 //! starts at the beginning again and writes nothing for it: records of an older one do not match any more.
 //!
@@ -32,8 +35,11 @@
 //! is payload, and would be taken for a record only if a payload held a whole head, tag included, at a multiple of 512 bytes.
 //! Payloads hold sealed values, and even then the error would be a false alarm, never a wrong value.
 //!
-//! What cannot be told apart: damage to the *last* record of the journal after it was synced looks like a record that was torn.
-//! A closed store has an empty journal, so this needs a loss of power and damage in the same place.
+//! Marks are such heads, far from the records: so the end is found to be missing as well, when one piece of damage (a page of
+//! zeros) takes the last records together. Without them, nothing behind the records would tell.
+//!
+//! What cannot be told apart: damage to the *last* record of the journal alone, after it was synced, looks like a record that was
+//! torn. A closed store has an empty journal, so this needs a loss of power and damage in the same place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -41,7 +47,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::CheckedDisk;
 use super::error::ContainerError;
-use super::geometry::{JOURNAL_BYTES, JOURNAL_OFFSET, SECTOR_BYTES, array};
+use super::geometry::{BLOCK_BYTES, JOURNAL_BYTES, JOURNAL_OFFSET, SECTOR_BYTES, array};
 use super::tags::Tags;
 use crate::mutant::{Mutant, planted};
 
@@ -51,6 +57,10 @@ const RECORD_TAG_AT: usize = 40;
 const PAYLOAD_AT: usize = 72;
 const SECTOR: usize = SECTOR_BYTES as usize;
 const REGION: usize = JOURNAL_BYTES as usize;
+/// Where the marks begin, and the records' room ends.
+const MARKS: usize = REGION - 2 * MARK_STEP;
+/// From one mark to the other: a block, so that no one page holds both.
+const MARK_STEP: usize = BLOCK_BYTES as usize;
 /// How much of the region a replay looks at in one read: little enough for the processor's cache (measured: 0.2 ms an open,
 /// where the region in one piece took 1.2 ms).
 const PIECE: usize = 64 << 10;
@@ -120,6 +130,14 @@ impl Head {
         bytes
     }
 
+    /// A sector that holds this head and its tag.
+    fn sector(&self, tags: &Tags) -> [u8; SECTOR] {
+        let (head, mut sector) = (self.encode(), [0; SECTOR]);
+        sector[..HEAD].copy_from_slice(&head);
+        sector[HEAD..RECORD_TAG_AT].copy_from_slice(&tags.journal_head(&head));
+        sector
+    }
+
     /// The head at the beginning of `sector`, if its tag matches and there is `room` in the region for what it claims.
     fn decode(tags: &Tags, sector: &[u8], room: usize) -> Option<Self> {
         let (head, rest) = sector.split_first_chunk::<HEAD>()?;
@@ -157,7 +175,7 @@ impl Journal {
 
     /// Bytes left for further records of this generation.
     pub(crate) fn remaining_bytes(&self) -> u64 {
-        JOURNAL_BYTES - self.used_bytes()
+        MARKS as u64 - self.used_bytes()
     }
 
     /// True when a record with so much payload fits behind the others.
@@ -165,7 +183,7 @@ impl Journal {
         Self::record_size(payload_bytes) <= self.remaining_bytes()
     }
 
-    /// Writes one record, its payload given in parts, and syncs. Durable when it returns; after an error the record is
+    /// Writes one record, its payload given in parts, and its mark, and syncs once for both. Durable when it returns; after an error the record is
     /// perhaps there, and the container takes no further write unless nothing was written
     /// ([`ContainerError::JournalFull`], [`ContainerError::WrongGeneration`]).
     pub(crate) fn append(&self, generation: u64, payload_parts: &[&[u8]]) -> Result<(), ContainerError> {
@@ -180,7 +198,7 @@ impl Journal {
             .iter()
             .fold(0usize, |sum, part| sum.saturating_add(part.len()));
         let (needed_bytes, remaining_bytes) =
-            (Self::record_size(payload_bytes), JOURNAL_BYTES - position.offset);
+            (Self::record_size(payload_bytes), MARKS as u64 - position.offset);
         if needed_bytes > remaining_bytes {
             return Err(ContainerError::JournalFull {
                 needed_bytes,
@@ -206,6 +224,17 @@ impl Journal {
         record.resize(needed_bytes as usize, 0);
         self.disk
             .write_at(JOURNAL_OFFSET + position.offset, &record, "writing the journal")?;
+        let mark = Head {
+            payload_bytes: 0,
+            generation,
+            sequence: position.sequence,
+        };
+        let slot = MARKS + (position.sequence % 2) as usize * MARK_STEP;
+        self.disk.write_at(
+            JOURNAL_OFFSET + slot as u64,
+            &mark.sector(&self.tags),
+            "marking the journal's end",
+        )?;
         if !planted(Mutant::JournalUnsynced) {
             self.disk.sync("syncing the journal")?;
         }
@@ -248,8 +277,8 @@ impl Journal {
         }
         let sequence = payloads.len() as u64;
         // All that is left of the region is looked at, a piece at a time, whatever the journal holds.
-        let mut piece = vec![0; PIECE.min(REGION - end)];
-        for from in (end + SECTOR..REGION).step_by(PIECE) {
+        let mut piece = vec![0; PIECE];
+        for from in ((end + SECTOR).min(MARKS)..REGION).step_by(PIECE) {
             let piece = &mut piece[..PIECE.min(REGION - from)];
             self.read(from, piece)?;
             for at in (0..piece.len()).step_by(SECTOR) {
@@ -290,6 +319,16 @@ impl Journal {
                 at += SECTOR;
                 continue;
             };
+            if at >= MARKS {
+                // What it proves is that all before its own record was synced.
+                heads.extend(
+                    head.sequence
+                        .checked_sub(1)
+                        .map(|before| (head.generation, before)),
+                );
+                at += SECTOR;
+                continue;
+            }
             let place = (head.generation, head.sequence);
             heads.insert(place);
             let payload = at + PAYLOAD_AT..at + PAYLOAD_AT + head.payload_bytes;
@@ -317,12 +356,12 @@ impl Journal {
         generation: u64,
         sequence: u64,
     ) -> Result<Option<Vec<u8>>, ContainerError> {
-        if offset == REGION {
+        if offset == MARKS {
             return Ok(None);
         }
         let mut front = [0; PAYLOAD_AT];
         self.read(offset, &mut front)?;
-        let Some(head) = Head::decode(&self.tags, &front, REGION - offset) else {
+        let Some(head) = Head::decode(&self.tags, &front, MARKS - offset) else {
             return Ok(None);
         };
         let due = head.generation == generation || planted(Mutant::GenerationUnchecked);

@@ -137,6 +137,51 @@ fn damage_to_two_records_in_a_row_is_noticed_as_well() {
 }
 
 #[test]
+fn the_last_records_cannot_vanish_together_and_a_mark_alone_may_be_lost() {
+    let payloads: Vec<Vec<u8>> = (1..6).map(|n| vec![n; 100]).collect();
+    let (disk, _) = journal_of(3, &payloads);
+    let whole = disk.to_bytes();
+    let erased = |ranges: &[std::ops::Range<usize>]| {
+        let mut bytes = whole.clone();
+        ranges.iter().for_each(|range| bytes[range.clone()].fill(0));
+        replay(&open_bytes(bytes).unwrap(), 3)
+    };
+    let record = |n: usize| JOURNAL + n * 512..JOURNAL + (n + 1) * 512;
+    let end = JOURNAL + JOURNAL_BYTES as usize;
+    let marks = [end - 8192..end - 4096, end - 4096..end];
+    for lost in 0..4 {
+        let gone: Vec<_> = (lost..5).map(record).collect();
+        assert!(
+            matches!(erased(&gone), Err(ContainerError::DamagedJournal { .. })),
+            "the records from {lost} on"
+        );
+    }
+    // As if it had been torn: this cannot be told.
+    assert_eq!(erased(&[record(4)]).unwrap(), payloads[..4]);
+    for mark in &marks {
+        assert_eq!(erased(std::slice::from_ref(mark)).unwrap(), payloads);
+    }
+    // One mark is enough, though the older one knows of one record less.
+    assert!(erased(&[marks[0].clone(), record(2), record(3), record(4)]).is_err());
+    assert!(erased(&[marks[1].clone(), record(3), record(4)]).is_err());
+}
+
+#[test]
+fn a_mark_that_reached_the_disk_without_its_record_takes_nothing_away() {
+    let payloads: Vec<Vec<u8>> = (1..4).map(|n| vec![n; 100]).collect();
+    let (disk, container) = journal_of(3, &payloads);
+    let before = disk.to_bytes();
+    container.journal().append(3, &[&[9; 100]]).unwrap();
+    let mut torn = disk.to_bytes();
+    let place = JOURNAL + 3 * 512..JOURNAL + 4 * 512;
+    torn[place.clone()].copy_from_slice(&before[place]);
+    let container = open_bytes(torn).unwrap();
+    assert_eq!(replay(&container, 3).unwrap(), payloads);
+    container.journal().append(3, &[&[8; 100]]).unwrap();
+    assert_eq!(replay(&container, 3).unwrap().len(), 4);
+}
+
+#[test]
 fn records_of_another_generation_are_nothing() {
     let (disk, container) = journal_of(3, &[vec![1; 100], vec![2; 100], vec![3; 100]]);
     container.journal().restart(4);
