@@ -6,6 +6,7 @@ use crate::tools::{self, cargo, program, succeeds, target_directory};
 pub(crate) fn run(images: u64, seed: Option<u64>, image: Option<u64>) -> anyhow::Result<bool> {
     tools::run(&mut cargo(&[
         "build",
+        "--release",
         "--package",
         "keystead-tests",
         "--bin",

@@ -134,6 +134,8 @@ impl Rows for Snapshot {
     }
 }
 
+/// Hands out rows in the order of their keys, which must rise: of pages that were put together by somebody, redb may hand out
+/// rows from before `from`, or go round in circles, and whoever scans would never end.
 fn scan_table(
     table: &impl ReadableTable<Bytes, Bytes>,
     from: Bound<&[u8]>,
@@ -141,11 +143,28 @@ fn scan_table(
     mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+    let (mut before, mut may_equal) = match from {
+        Bound::Included(key) => (key.to_vec(), true),
+        Bound::Excluded(key) => (key.to_vec(), false),
+        Bound::Unbounded => (Vec::new(), true),
+    };
+    let mut next = |key: &[u8], value: &[u8]| {
+        if key < &before[..] || (key == &before[..] && !may_equal) {
+            return Err(Error::damaged(
+                "the rows of a table",
+                "their keys are out of order",
+            ));
+        }
+        before.clear();
+        before.extend_from_slice(key);
+        may_equal = false;
+        visit(key, value)
+    };
     let rows = table.range::<&[u8]>((from, to)).map_err(failed("reading rows"))?;
     holding(rows, |rows| {
         for row in rows {
             let row = row.map_err(failed("reading rows"))?;
-            if holding(row, |(key, value)| visit(key.value(), value.value()))?.is_break() {
+            if holding(row, |(key, value)| next(key.value(), value.value()))?.is_break() {
                 break;
             }
         }
