@@ -52,10 +52,6 @@ impl Account {
         }
     }
 
-    pub(crate) fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
     /// The clients; made at the first call.
     pub(crate) async fn clients(&self) -> &Clients {
         self.clients.get_or_init(|| self.connect()).await

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use keystead_backend_common::quote;
+
 /// The ARN of a KMS key or of an alias.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyArn {
@@ -197,13 +199,6 @@ fn check_account(account: &str) -> Result<(), String> {
             quote(account)
         ))
     }
-}
-
-/// A piece of untrusted text for a message: short, and nothing that a terminal would obey.
-pub(crate) fn quote(text: &str) -> String {
-    let short: String = text.chars().take(200).collect();
-    let dots = if short.len() < text.len() { "…" } else { "" };
-    format!("\"{}{dots}\"", short.escape_debug())
 }
 
 #[cfg(test)]

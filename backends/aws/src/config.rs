@@ -1,12 +1,12 @@
 //! The config of a registered key. It comes from the store file: untrusted.
 
 use keystead_backend::BackendError;
+use keystead_backend_common::{IdentityToken, Object};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::arn::{KeyArn, check_role_arn};
 use crate::settings::Settings;
-use crate::strict::{Object, kind};
 
 /// What a store file says about one registered key, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,10 +28,8 @@ pub(crate) struct Role {
 pub(crate) enum Proof {
     /// The application's own AWS credentials.
     Base { external_id: Option<String> },
-    /// A token that the application mints for this audience.
-    MintedToken { audience: String },
-    /// The token file of the settings.
-    TokenFile,
+    /// An OpenID Connect token.
+    Token(IdentityToken),
 }
 
 /// How the role's sessions are called in CloudTrail when the config does not say.
@@ -111,7 +109,11 @@ impl KeyConfig {
                     "cannot stand beside web_identity: STS takes no external id with a token; the role's trust policy names the token's subject instead",
                 ));
             }
-            Some(value) => parse_web_identity(value, settings)?,
+            Some(value) => Proof::Token(IdentityToken::parse(
+                "web_identity",
+                value,
+                settings.token_file.as_deref(),
+            )?),
         };
         let session_name = session_name.unwrap_or_else(|| SESSION_NAME_DEFAULT.into());
         Ok(Self {
@@ -137,15 +139,8 @@ impl KeyConfig {
                     "description": "How the role's sessions are called in CloudTrail" },
                 "external_id": { "type": "string", "minLength": 2, "maxLength": 1224,
                     "description": "External id that the role's trust policy asks for; not together with web_identity" },
-                "web_identity": {
-                    "description": "Assume the role with an OpenID Connect token instead of the application's AWS credentials",
-                    "oneOf": [
-                        { "type": "object", "additionalProperties": false, "required": ["audience"],
-                          "properties": { "audience": { "type": "string", "description": "The application mints the token for this audience" } } },
-                        { "type": "object", "additionalProperties": false, "required": ["token_file"],
-                          "properties": { "token_file": { "const": true, "description": "The token is read from token_file of the settings" } } }
-                    ]
-                }
+                "web_identity": IdentityToken::schema(
+                    "Assume the role with an OpenID Connect token instead of the application's AWS credentials")
             }
         })
     }
@@ -157,44 +152,6 @@ fn is_made_of(text: &str, others: &[u8]) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
-}
-
-fn parse_web_identity(value: Value, settings: &Settings) -> Result<Proof, BackendError> {
-    const CONFIG: Object = Object::Config;
-    const SHAPES: &str = "{\"audience\": \"…\"} (the application mints the token) or {\"token_file\": true} (it is read from token_file of the settings)";
-    let Value::Object(mut fields) = value else {
-        return Err(CONFIG.wrong_field(
-            "web_identity",
-            format!("must be {SHAPES}, and is {}", kind(&value)),
-        ));
-    };
-    let audience = fields.remove("audience").filter(|value| !value.is_null());
-    let token_file = fields.remove("token_file").filter(|value| !value.is_null());
-    if let Some(field) = fields.keys().next() {
-        return Err(CONFIG.wrong_field(
-            "web_identity",
-            format!(
-                "has the unknown field {}; it must be {SHAPES}",
-                crate::arn::quote(field)
-            ),
-        ));
-    }
-    match (audience, token_file) {
-        (Some(audience), None) => {
-            let audience = CONFIG.text("web_identity.audience", Some(audience), 1024)?.unwrap_or_default();
-            Ok(Proof::MintedToken { audience })
-        }
-        (None, Some(Value::Bool(true))) if settings.token_file.is_some() => Ok(Proof::TokenFile),
-        (None, Some(Value::Bool(true))) => Err(CONFIG.wrong_field(
-            "web_identity.token_file",
-            "is true, but the settings of the backend name no token_file; the application must say its path there",
-        )),
-        (None, Some(_)) => Err(CONFIG.wrong_field(
-            "web_identity.token_file",
-            "can only be true; the path of the file is said in token_file of the application's settings",
-        )),
-        _ => Err(CONFIG.wrong_field("web_identity", format!("must be exactly one of {SHAPES}"))),
-    }
 }
 
 #[cfg(test)]
@@ -235,9 +192,9 @@ mod tests {
             Role {
                 arn: ROLE.into(),
                 session_name: "keystead".into(),
-                proof: Proof::MintedToken {
+                proof: Proof::Token(IdentityToken::Minted {
                     audience: "aws:acme".into()
-                }
+                })
             }
         );
         let settings = Settings::parse(r#"{"token_file": "/run/token"}"#).unwrap();
@@ -245,7 +202,9 @@ mod tests {
             json!({ "key_arn": KEY, "role_arn": ROLE, "web_identity": { "token_file": true } }).to_string();
         assert_eq!(
             KeyConfig::parse(&text, &settings).unwrap().role.unwrap().proof,
-            Proof::TokenFile
+            Proof::Token(IdentityToken::File {
+                path: "/run/token".into()
+            })
         );
     }
 

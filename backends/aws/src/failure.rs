@@ -7,6 +7,8 @@ use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use keystead_backend::{BackendError, ErrorCode};
 
+use keystead_backend_common::{causes, words};
+
 use crate::classify::classify;
 
 /// What was being done when it failed: says the object and knows what to advise.
@@ -25,9 +27,6 @@ pub(crate) enum Doing<'a> {
     /// The standard credential chain.
     Credentials { key: &'a str },
 }
-
-/// The longest piece of KMS's own words that goes into a message, in characters.
-const WORDS_MAX: usize = 300;
 
 impl Doing<'_> {
     /// Begins a message.
@@ -203,35 +202,6 @@ impl Doing<'_> {
             Some(wait) => error.with_retry_after(wait),
             None => error,
         }
-    }
-}
-
-/// The service's own words, fit for a message: their first line, cut, without control characters. Only the first
-/// line, because STS explains a wrong signature on the next ones, with the session token in it.
-fn words(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    let mut short: String = line.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect();
-    if line.chars().count() > WORDS_MAX {
-        short.push('…');
-    }
-    short
-}
-
-/// What lies under an error, outermost first. For errors of the transport only: they carry addresses, not secrets.
-fn causes(error: &dyn Error) -> String {
-    let mut said: Vec<String> = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next.filter(|_| said.len() < 8) {
-        let text = words(&cause.to_string());
-        if !text.is_empty() && said.last() != Some(&text) {
-            said.push(text);
-        }
-        next = cause.source();
-    }
-    if said.is_empty() {
-        "no reason given".into()
-    } else {
-        said.join(": ")
     }
 }
 

@@ -7,10 +7,10 @@ use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::decrypt::{DecryptError, DecryptOutput};
 use aws_sdk_kms::primitives::Blob;
 use keystead_backend::{BackendError, Call, Context, ErrorCode, KeyInstance, LockedBytes, Status, Wrapped};
+use keystead_backend_common::{Calls, Interrupts, quote};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::arn::{KeyArn, quote};
-use crate::calls::{Calls, Interrupts};
+use crate::arn::KeyArn;
 use crate::classify::DRY_RUN_SUCCEEDED;
 use crate::failure::Doing;
 use crate::session::{Session, Signer};

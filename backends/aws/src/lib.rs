@@ -114,7 +114,6 @@
 
 mod account;
 mod arn;
-mod calls;
 mod classify;
 mod config;
 mod failure;
@@ -122,7 +121,6 @@ mod instance;
 mod provider_error;
 mod session;
 mod settings;
-mod strict;
 
 use std::fmt;
 use std::sync::Arc;
@@ -131,8 +129,9 @@ use keystead_backend::{
     BackendError, Capabilities, CredentialKind, Description, KeyBackend, KeyInstance, OpenRequest, SizeLimits,
 };
 
+use keystead_backend_common::Calls;
+
 use crate::account::Accounts;
-use crate::calls::Calls;
 use crate::config::KeyConfig;
 use crate::instance::AwsKey;
 use crate::session::Session;
@@ -179,10 +178,18 @@ const BLOB_MAX_BYTES: u32 = 6144;
 /// assert_eq!(error.code, ErrorCode::InvalidConfig);
 /// assert!(error.message.starts_with("key_arn"));
 /// ```
-#[derive(Default)]
 pub struct AwsKmsBackend {
     calls: Arc<Calls>,
     accounts: Accounts,
+}
+
+impl Default for AwsKmsBackend {
+    fn default() -> Self {
+        Self {
+            calls: Arc::new(Calls::new("keystead-aws")),
+            accounts: Accounts::default(),
+        }
+    }
 }
 
 impl fmt::Debug for AwsKmsBackend {

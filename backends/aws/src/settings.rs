@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keystead_backend::BackendError;
+use keystead_backend_common::{Allowed, Object};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::arn::KeyArn;
-use crate::strict::{Object, kind};
 
 /// The settings, checked.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(crate) struct Settings {
     pub(crate) connect_timeout: Duration,
     pub(crate) attempt_timeout: Duration,
     pub(crate) max_attempts: u32,
-    allowed_key_arns: Option<Vec<String>>,
+    allowed_key_arns: Allowed,
 }
 
 /// An access key that the application gives itself. Not `Debug`: one half of it is a secret.
@@ -32,6 +32,8 @@ pub(crate) struct StaticCredentials {
     pub(crate) secret_access_key: Zeroizing<String>,
     pub(crate) session_token: Option<Zeroizing<String>>,
 }
+
+const SETTINGS: Object = Object::Settings("aws-kms");
 
 const CONNECT_TIMEOUT_MS: u64 = 2_000;
 const ATTEMPT_TIMEOUT_MS: u64 = 5_000;
@@ -57,7 +59,6 @@ struct Fields {
 impl Settings {
     /// Reads and checks settings.
     pub(crate) fn parse(text: &str) -> Result<Self, BackendError> {
-        const SETTINGS: Object = Object::Settings;
         let fields: Fields = SETTINGS.read(text)?;
         let profile = SETTINGS.text("profile", fields.profile, 256)?;
         let access_key_id = SETTINGS.text("access_key_id", fields.access_key_id, 256)?;
@@ -99,8 +100,8 @@ impl Settings {
         };
         let max_attempts = SETTINGS.number("max_attempts", fields.max_attempts, 1..=10, MAX_ATTEMPTS)?;
         Ok(Self {
-            endpoint_url: endpoint("endpoint_url", fields.endpoint_url)?,
-            sts_endpoint_url: endpoint("sts_endpoint_url", fields.sts_endpoint_url)?,
+            endpoint_url: SETTINGS.endpoint("endpoint_url", fields.endpoint_url)?,
+            sts_endpoint_url: SETTINGS.endpoint("sts_endpoint_url", fields.sts_endpoint_url)?,
             token_file: SETTINGS
                 .text("token_file", fields.token_file, 4096)?
                 .map(PathBuf::from),
@@ -117,19 +118,19 @@ impl Settings {
                 ATTEMPT_TIMEOUT_MS,
             )?,
             max_attempts: u32::try_from(max_attempts).expect("the range ends at 10"),
-            allowed_key_arns: patterns(fields.allowed_key_arns)?,
+            allowed_key_arns: Allowed::parse(
+                SETTINGS,
+                "allowed_key_arns",
+                fields.allowed_key_arns,
+                "arn:",
+                "an ARN",
+            )?,
         })
     }
 
     /// True when a config may name this key.
     pub(crate) fn allows(&self, key: &KeyArn) -> bool {
-        let Some(patterns) = &self.allowed_key_arns else {
-            return true;
-        };
-        patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(start) => key.as_str().starts_with(start),
-            None => key.as_str() == pattern,
-        })
+        self.allowed_key_arns.allows(key.as_str())
     }
 
     /// The JSON Schema of the settings.
@@ -157,76 +158,6 @@ impl Settings {
             }
         })
     }
-}
-
-fn endpoint(field: &str, value: Option<Value>) -> Result<Option<String>, BackendError> {
-    const SETTINGS: Object = Object::Settings;
-    let Some(url) = SETTINGS.text(field, value, 2048)? else {
-        return Ok(None);
-    };
-    let (encrypted, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
-        (Some(rest), _) => (true, rest),
-        (_, Some(rest)) => (false, rest),
-        _ => return Err(SETTINGS.wrong_field(field, "must begin with https:// (or http:// on loopback)")),
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if authority.is_empty() || authority.contains('@') || rest.contains(char::is_whitespace) {
-        return Err(SETTINGS.wrong_field(field, "is not a URL of a host: write https://host[:port]"));
-    }
-    if !encrypted && !is_loopback(authority) {
-        return Err(SETTINGS.wrong_field(
-            field,
-            "is plain http to another machine: key material would cross the network in clear; use https://",
-        ));
-    }
-    Ok(Some(url))
-}
-
-fn is_loopback(authority: &str) -> bool {
-    if let Ok(address) = authority.parse::<std::net::SocketAddr>() {
-        return address.ip().is_loopback();
-    }
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.contains(':') => host,
-        _ => authority,
-    };
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn patterns(value: Option<Value>) -> Result<Option<Vec<String>>, BackendError> {
-    const SETTINGS: Object = Object::Settings;
-    const FIELD: &str = "allowed_key_arns";
-    let list = match value {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Array(list)) => list,
-        Some(other) => {
-            return Err(SETTINGS.wrong_field(
-                FIELD,
-                format!("must be a list of strings, and is {}", kind(&other)),
-            ));
-        }
-    };
-    let mut patterns = Vec::with_capacity(list.len());
-    for (index, item) in list.into_iter().enumerate() {
-        let field = format!("{FIELD}[{index}]");
-        let pattern = SETTINGS
-            .text(&field, Some(item), 512)?
-            .ok_or_else(|| SETTINGS.wrong_field(&field, "must be a string, and is null"))?;
-        let start = pattern.strip_suffix('*').unwrap_or(&pattern);
-        if start.contains('*') {
-            return Err(SETTINGS.wrong_field(
-                &field,
-                "has a * in the middle; only the last character can be one",
-            ));
-        }
-        if !start.starts_with("arn:") {
-            return Err(SETTINGS.wrong_field(&field, "must be an ARN, or the beginning of one followed by *"));
-        }
-        patterns.push(pattern);
-    }
-    Ok(Some(patterns))
 }
 
 #[cfg(test)]

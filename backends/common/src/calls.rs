@@ -3,6 +3,7 @@
 //! The future runs on the backend's own thread, and the caller waits on a channel: so a caller that is itself inside
 //! of an asynchronous runtime does no harm, and a caller never waits longer than its deadline, whatever the SDK does.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,21 +20,35 @@ const POLL: Duration = Duration::from_millis(10);
 const BLOCKING_THREADS_MAX: usize = 32;
 
 /// The backend's runtime: one worker thread, started by the first call.
-#[derive(Default)]
-pub(crate) struct Calls {
+pub struct Calls {
+    thread_name: &'static str,
     runtime: OnceLock<Option<Runtime>>,
 }
 
 impl Calls {
+    /// Nothing is started yet. The worker thread will have this name, at most 15 bytes of which are seen on Linux.
+    #[must_use]
+    pub fn new(thread_name: &'static str) -> Self {
+        Self {
+            thread_name,
+            runtime: OnceLock::new(),
+        }
+    }
+
     /// Runs `work` to its end or to the call's, whichever comes first. `what` leads the message of an error that is
     /// made here, such as "unwrapping with arn:…".
     ///
     /// What `work` returns too late is dropped, and zeroizes if it is a key.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`; [`ErrorCode::Timeout`] and [`ErrorCode::Cancelled`]; [`ErrorCode::Internal`] when `work` panicked or the
+    /// worker thread cannot be started.
     #[allow(
         clippy::disallowed_methods,
         reason = "a call's deadline is real time; it decides nothing else"
     )]
-    pub(crate) fn run<T: Send + 'static>(
+    pub fn run<T: Send + 'static>(
         &self,
         call: &Call,
         interrupts: &Interrupts,
@@ -43,7 +58,7 @@ impl Calls {
         let started = Instant::now();
         let interrupts_before = interrupts.count();
         let stopped = || call.is_cancelled() || interrupts.count() != interrupts_before;
-        let runtime = self.runtime.get_or_init(start).as_ref().ok_or_else(|| {
+        let runtime = self.runtime.get_or_init(|| start(self.thread_name)).as_ref().ok_or_else(|| {
             BackendError::new(
                 ErrorCode::Internal,
                 format!("{what}: the backend's worker thread could not be started; is the process at its limit of threads or open files?"),
@@ -79,11 +94,17 @@ impl Calls {
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(BackendError::new(
                         ErrorCode::Internal,
-                        format!("{what}: the AWS client broke off (it panicked); please report this"),
+                        format!("{what}: the KMS's client broke off (it panicked); please report this"),
                     ));
                 }
             }
         }
+    }
+}
+
+impl fmt::Debug for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Calls").finish_non_exhaustive()
     }
 }
 
@@ -96,11 +117,11 @@ impl Drop for Calls {
     }
 }
 
-fn start() -> Option<Runtime> {
+fn start(thread_name: &str) -> Option<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .thread_name("keystead-aws")
+        .thread_name(thread_name)
         .enable_all()
         .build()
         .ok()
@@ -108,10 +129,11 @@ fn start() -> Option<Runtime> {
 
 /// How often an instance was interrupted: a call in flight sees the count change.
 #[derive(Debug, Default)]
-pub(crate) struct Interrupts(AtomicU64);
+pub struct Interrupts(AtomicU64);
 
 impl Interrupts {
-    pub(crate) fn interrupt(&self) {
+    /// Makes the calls in flight that were given this counter end as cancelled.
+    pub fn interrupt(&self) {
         self.0.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -134,7 +156,7 @@ mod tests {
     fn a_call_that_gets_no_answer_ends_at_its_deadline() {
         let started = Instant::now();
         let call = Call::with_timeout(Duration::from_millis(80));
-        let error = Calls::default()
+        let error = Calls::new("keystead-test")
             .run(&call, &Interrupts::default(), "unwrapping", forever())
             .unwrap_err();
         assert_eq!(error.code, ErrorCode::Timeout);
@@ -158,7 +180,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(30));
             flag.cancel();
         });
-        let error = Calls::default()
+        let error = Calls::new("keystead-test")
             .run(&call, &Interrupts::default(), "unwrapping", forever())
             .unwrap_err();
         assert_eq!(error.code, ErrorCode::Cancelled);
@@ -167,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_interrupt_ends_calls_in_flight_and_not_later_ones() {
-        let (calls, interrupts) = (Calls::default(), Arc::new(Interrupts::default()));
+        let (calls, interrupts) = (Calls::new("keystead-test"), Arc::new(Interrupts::default()));
         let call = Call::with_timeout(Duration::from_secs(60));
         let interrupter = std::thread::spawn({
             let interrupts = Arc::clone(&interrupts);
@@ -194,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_panic_in_the_work_is_an_error_and_the_next_call_goes_on() {
-        let (calls, interrupts) = (Calls::default(), Interrupts::default());
+        let (calls, interrupts) = (Calls::new("keystead-test"), Interrupts::default());
         let call = Call::with_timeout(Duration::from_secs(60));
         let broken = async { if true { panic!("on purpose") } else { Ok(()) } };
         assert_eq!(
@@ -216,7 +238,7 @@ mod tests {
     fn a_call_from_inside_of_another_runtime_does_no_harm() {
         let outer = Builder::new_current_thread().build().unwrap();
         outer.block_on(async {
-            let calls = Calls::default();
+            let calls = Calls::new("keystead-test");
             let call = Call::with_timeout(Duration::from_secs(60));
             assert_eq!(
                 calls
