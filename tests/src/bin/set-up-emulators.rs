@@ -1,10 +1,17 @@
-//! Installs the emulators of AWS, so that no test has to wait for that. `cargo xtask test` runs it.
+//! Installs what stands for KMSs in tests, so that no test has to wait for that. `cargo xtask test` runs it.
 
 #![allow(clippy::print_stderr, reason = "it says what it does")]
 
+use keystead_tests::emulators::{PEERS, install};
+
 fn main() -> anyhow::Result<()> {
-    eprintln!("AWS emulators: installing them, unless they are there already (half a minute)");
-    let python = keystead_tests::emulators::install()?;
-    eprintln!("AWS emulators: ready, run by {}", python.display());
+    for peer in PEERS {
+        eprintln!(
+            "{}: installing what it needs, unless it is there already (half a minute)",
+            peer.name
+        );
+        let python = install(peer)?;
+        eprintln!("{}: ready, run by {}", peer.name, python.display());
+    }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The Python environment that the emulators run in.
+//! The Python environments that the peers run in.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,7 +7,16 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-const REQUIREMENTS: &str = include_str!("../../emulators/requirements.txt");
+/// A program that stands for a KMS, with what it needs. Each is known by its name and stands in `tests/emulators/`.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its name; its two files are `<name>.py` and `<name>.txt`.
+    pub name: &'static str,
+    /// The Python packages that it runs on, every one pinned, as pip reads them.
+    pub requirements: &'static str,
+    /// The program. It announces its facts as one line of JSON, and ends when its standard input closes.
+    pub program: &'static str,
+}
 
 /// The variable that names the directory in which environments are kept.
 const CACHE_VARIABLE: &str = "KEYSTEAD_CACHE";
@@ -15,20 +24,20 @@ const CACHE_VARIABLE: &str = "KEYSTEAD_CACHE";
 /// Written last: an environment without it is not whole.
 const STAMP: &str = "whole";
 
-/// Installs the emulators unless they are there already, and returns the path of their Python.
+/// Installs what a peer needs unless it is there already, and returns the path of its Python.
 ///
 /// May be called from many processes at once: one installs, the others wait.
 ///
 /// # Errors
 ///
 /// No usable `python3`, or pip failed; the message has pip's last lines.
-pub fn install() -> anyhow::Result<PathBuf> {
+pub fn install(peer: &Peer) -> anyhow::Result<PathBuf> {
     let cache = cache()?;
     let version = run_quietly(Command::new("python3").arg("--version")).context(
-        "python3 (3.10 or newer) is needed to run the AWS emulators; install it and its venv module",
+        "python3 (3.10 or newer) is needed to run what stands for a KMS; install it and its venv module",
     )?;
     let mut hasher = DefaultHasher::new();
-    (REQUIREMENTS, &version).hash(&mut hasher);
+    (peer.requirements, &version).hash(&mut hasher);
     let environment = cache.join(format!("python-{:016x}", hasher.finish()));
     let python = environment.join("bin").join("python");
     if environment.join(STAMP).is_file() {
@@ -39,12 +48,12 @@ pub fn install() -> anyhow::Result<PathBuf> {
     lock.lock()
         .context("waiting for another installation of the emulators")?;
     if !environment.join(STAMP).is_file() {
-        make(&environment, &python)?;
+        make(peer, &environment, &python)?;
     }
     Ok(python)
 }
 
-fn make(environment: &Path, python: &Path) -> anyhow::Result<()> {
+fn make(peer: &Peer, environment: &Path, python: &Path) -> anyhow::Result<()> {
     run_quietly(
         Command::new("python3")
             .args(["-m", "venv", "--clear"])
@@ -57,7 +66,7 @@ fn make(environment: &Path, python: &Path) -> anyhow::Result<()> {
         )
     })?;
     let requirements = environment.join("requirements.txt");
-    fs::write(&requirements, REQUIREMENTS)?;
+    fs::write(&requirements, peer.requirements)?;
     // Every package is in the list, so pip has nothing to resolve.
     run_quietly(
         Command::new(python)
@@ -72,7 +81,12 @@ fn make(environment: &Path, python: &Path) -> anyhow::Result<()> {
             ])
             .arg(&requirements),
     )
-    .context("pip could not install tests/emulators/requirements.txt; does it reach a package index?")?;
+    .with_context(|| {
+        format!(
+            "pip could not install tests/emulators/{}.txt; does it reach a package index?",
+            peer.name
+        )
+    })?;
     fs::write(environment.join(STAMP), "")?;
     Ok(())
 }

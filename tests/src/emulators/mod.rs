@@ -18,7 +18,7 @@
 //!
 //! # What each one enforces
 //!
-//! Found by trying, at the versions in `tests/emulators/requirements.txt`. A test must run on one that refuses what it
+//! Found by trying, at the versions in `tests/emulators/aws.txt`. A test must run on one that refuses what it
 //! tests the refusal of.
 //!
 //! | | [`Kind::Moto`] | [`Kind::Ministack`] |
@@ -56,7 +56,7 @@ mod policy;
 mod process;
 
 pub use account::{AccessKey, Account};
-pub use install::install;
+pub use install::{Peer, install};
 pub use policy::{allow, trust_account, trust_web_identity, unsigned_token};
 
 use std::sync::OnceLock;
@@ -72,6 +72,16 @@ pub const SKIP_VARIABLE: &str = "KEYSTEAD_SKIP_EMULATORS";
 
 /// The region in which [`Emulator::account`] works.
 pub const REGION: &str = "eu-west-1";
+
+/// The emulators of AWS.
+const AWS: Peer = Peer {
+    name: "aws",
+    requirements: include_str!("../../emulators/aws.txt"),
+    program: include_str!("../../emulators/aws.py"),
+};
+
+/// Everything that stands for a KMS in tests.
+pub const PEERS: [&Peer; 1] = [&AWS];
 
 /// Which emulator; they enforce different things, see [the module](self).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,8 +124,8 @@ impl Emulator {
     /// The installation failed, or the emulator did not answer within a minute; the message has the last lines of its
     /// log.
     pub fn start(kind: Kind) -> anyhow::Result<Self> {
-        let python = install().context("installing the AWS emulators")?;
-        let process = Process::start(&python, kind.name())
+        let python = install(&AWS).context("installing the AWS emulators")?;
+        let process = Process::start(&AWS, &python, &[kind.name()])
             .with_context(|| format!("starting the AWS emulator {}", kind.name()))?;
         let port = process.port().context("the emulator has no port")?;
         Ok(Self {

@@ -12,10 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::install::last_lines;
+use super::install::{Peer, last_lines};
 use super::pause_a_moment;
-
-const SERVE: &str = include_str!("../../emulators/serve.py");
 
 /// Longest wait for the first answer; importing the emulator takes seconds on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -36,10 +34,10 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts the emulator and waits until it takes connections.
-    pub(super) fn start(python: &Path, emulator: &str) -> anyhow::Result<Self> {
+    pub(super) fn start(peer: &Peer, python: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         let log = tempfile::tempfile().context("making a file for its log")?;
         let mut command = Command::new(python);
-        command.args(["-c", SERVE, emulator]);
+        command.args(["-c", peer.program]).args(arguments);
         for (name, _) in std::env::vars_os() {
             // The caller's own AWS environment must not reach into the emulator.
             if name.to_string_lossy().starts_with("AWS_") {

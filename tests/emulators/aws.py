@@ -1,6 +1,6 @@
 """Serves one AWS emulator on a free loopback port until its standard input closes.
 
-Usage: serve.py moto|ministack
+Usage: aws.py moto|ministack
 
 The first line on standard output that begins with "{" is JSON: "port" for plain HTTP, and from ministack also
 "https_port" and "certificate", the PEM text of a certificate for 127.0.0.1 that is made anew each time. The process ends when whoever started it goes away, however that
