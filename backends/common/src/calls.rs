@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use keystead_backend::{BackendError, Call, ErrorCode};
+use keystead_backend::{BackendError, Call, CancelFlag, ErrorCode};
 use tokio::runtime::{Builder, Runtime};
 
 /// How often a waiting call looks whether it was cancelled or interrupted.
@@ -98,6 +98,107 @@ impl Calls {
                     ));
                 }
             }
+        }
+    }
+}
+
+impl Calls {
+    /// Runs `work` that blocks, on a thread of its own, to its end or to the call's, whichever comes first. `what` leads the
+    /// message of an error that is made here.
+    ///
+    /// The caller leaves at its deadline in any case; `work` learns of that by its [`Remaining`] and has to end by itself, so
+    /// every wait in it has a limit. At most 32 run at once; the next ones wait for a thread.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run).
+    pub fn run_blocking<T: Send + 'static>(
+        &self,
+        call: &Call,
+        interrupts: &Interrupts,
+        what: &str,
+        work: impl FnOnce(&Remaining) -> Result<T, BackendError> + Send + 'static,
+    ) -> Result<T, BackendError> {
+        let remaining = Remaining::new(call.timeout);
+        let (theirs, doing) = (remaining.clone(), what.to_owned());
+        let result = self.run(call, interrupts, what, async move {
+            let ended = tokio::task::spawn_blocking(move || {
+                if theirs.is_over() {
+                    return Err(BackendError::new(ErrorCode::Cancelled, "nobody waits any more"));
+                }
+                work(&theirs)
+            });
+            ended.await.unwrap_or_else(|_| {
+                Err(BackendError::new(
+                    ErrorCode::Internal,
+                    format!("{doing}: the KMS's client broke off (it panicked); please report this"),
+                ))
+            })
+        });
+        remaining.caller_left.cancel();
+        result
+    }
+}
+
+/// How long somebody still waits for work that blocks.
+#[derive(Debug, Clone)]
+pub struct Remaining {
+    deadline: Instant,
+    caller_left: CancelFlag,
+}
+
+impl Remaining {
+    /// For work of so much time, begun now.
+    #[must_use]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a call's deadline is real time; it decides nothing else"
+    )]
+    pub fn new(time: Duration) -> Self {
+        // A deadline beyond what the clock can say is no deadline; a day is as good.
+        let now = Instant::now();
+        let deadline = now
+            .checked_add(time)
+            .unwrap_or_else(|| now + Duration::from_secs(24 * 60 * 60));
+        Self {
+            deadline,
+            caller_left: CancelFlag::default(),
+        }
+    }
+
+    /// The time that is left; none once the caller has gone.
+    #[must_use]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a call's deadline is real time; it decides nothing else"
+    )]
+    pub fn time(&self) -> Duration {
+        if self.caller_left.is_cancelled() {
+            return Duration::ZERO;
+        }
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// True when nobody waits any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.time().is_zero()
+    }
+
+    /// Sleeps for so long, or until nobody waits any more. True when somebody still does.
+    #[must_use]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a wait within a call is real time; it decides nothing else"
+    )]
+    pub fn sleep(&self, time: Duration) -> bool {
+        let started = Instant::now();
+        loop {
+            let left = time.saturating_sub(started.elapsed()).min(self.time());
+            if left.is_zero() {
+                return !self.is_over();
+            }
+            std::thread::sleep(left.min(POLL));
         }
     }
 }
@@ -232,6 +333,59 @@ mod tests {
                 .unwrap(),
             7
         );
+    }
+
+    #[test]
+    fn work_that_blocks_is_left_at_the_deadline_and_learns_that_nobody_waits() {
+        let (calls, interrupts) = (Calls::new("keystead-test"), Interrupts::default());
+        let (told, tells) = std::sync::mpsc::channel();
+        let call = Call::with_timeout(Duration::from_millis(60));
+        let error = calls
+            .run_blocking(&call, &interrupts, "unwrapping", move |remaining| {
+                let waited_for = remaining.sleep(Duration::from_secs(60));
+                told.send((waited_for, remaining.is_over())).unwrap();
+                Ok(())
+            })
+            .unwrap_err();
+        assert_eq!(error.code, ErrorCode::Timeout);
+        assert_eq!(
+            tells.recv_timeout(Duration::from_secs(10)).unwrap(),
+            (false, true)
+        );
+    }
+
+    #[test]
+    fn work_that_blocks_learns_of_an_interrupt() {
+        let (calls, interrupts) = (Calls::new("keystead-test"), Interrupts::default());
+        let (told, tells) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let call = Call::with_timeout(Duration::from_secs(60));
+            let (calls, interrupts) = (&calls, &interrupts);
+            let running = scope.spawn(move || {
+                calls.run_blocking(&call, interrupts, "unwrapping", move |remaining| {
+                    told.send(true).unwrap();
+                    told.send(remaining.sleep(Duration::from_secs(60))).unwrap();
+                    Ok(())
+                })
+            });
+            assert!(tells.recv_timeout(Duration::from_secs(10)).unwrap());
+            interrupts.interrupt();
+            assert!(!tells.recv_timeout(Duration::from_secs(10)).unwrap());
+            assert_eq!(running.join().unwrap().unwrap_err().code, ErrorCode::Cancelled);
+        });
+    }
+
+    #[test]
+    fn a_panic_in_work_that_blocks_is_an_error() {
+        let (calls, interrupts) = (Calls::new("keystead-test"), Interrupts::default());
+        let call = Call::with_timeout(Duration::from_secs(60));
+        let error = calls
+            .run_blocking(&call, &interrupts, "unwrapping", |_| {
+                if true { panic!("on purpose") } else { Ok(()) }
+            })
+            .unwrap_err();
+        assert_eq!(error.code, ErrorCode::Internal);
+        assert!(error.message.contains("unwrapping"), "{error}");
     }
 
     #[test]

@@ -91,59 +91,60 @@ impl IdentityToken {
     ///
     /// # Errors
     ///
+    /// Those of [`get_blocking`](Self::get_blocking).
+    pub async fn get(&self, host: &Arc<dyn Host>, key: &str) -> Result<LockedBytes, BackendError> {
+        let (this, host, for_key) = (self.clone(), Arc::clone(host), key.to_owned());
+        match tokio::task::spawn_blocking(move || this.get_blocking(&host, &for_key)).await {
+            Ok(result) => result,
+            Err(_) => Err(BackendError::new(
+                ErrorCode::Internal,
+                format!("{}: it panicked", self.doing(key)),
+            )),
+        }
+    }
+
+    /// The same, waiting for it: inside of [`Calls::run_blocking`](crate::Calls::run_blocking) only.
+    ///
+    /// # Errors
+    ///
     /// [`ErrorCode::InvalidConfig`] when the application mints none; its own error when it does not this time;
     /// [`ErrorCode::Unavailable`] when the file cannot be read. What it returns is not yet known to be a token: see
     /// [`token_text`].
-    pub async fn get(&self, host: &Arc<dyn Host>, key: &str) -> Result<LockedBytes, BackendError> {
+    pub fn get_blocking(&self, host: &Arc<dyn Host>, key: &str) -> Result<LockedBytes, BackendError> {
+        let doing = self.doing(key);
         match self {
-            Self::Minted { audience } => minted(host, audience, key).await,
-            Self::File { path } => from_file(path, key).await,
+            Self::Minted { audience } => host.identity_token(audience).map_err(|mut error| {
+                if error.code == ErrorCode::Unsupported {
+                    return BackendError::new(
+                        ErrorCode::InvalidConfig,
+                        format!(
+                            "{doing}: it mints none; take the identity token out of the config of {key}, or give the application an issuer ({})",
+                            error.message
+                        ),
+                    );
+                }
+                error.message = format!("{doing}: {}", error.message);
+                error
+            }),
+            Self::File { path } => read(path).map_err(|error| {
+                BackendError::new(
+                    ErrorCode::Unavailable,
+                    format!(
+                        "{doing}: {error}; put a fresh token there, or correct token_file in the backend's settings"
+                    ),
+                )
+            }),
         }
     }
-}
 
-async fn minted(host: &Arc<dyn Host>, audience: &str, key: &str) -> Result<LockedBytes, BackendError> {
-    let (host, wanted) = (Arc::clone(host), audience.to_owned());
-    let minted = tokio::task::spawn_blocking(move || host.identity_token(&wanted)).await;
-    let what = format!(
-        "asking the application for a token with the audience {}",
-        quote(audience)
-    );
-    match minted {
-        Ok(Ok(token)) => Ok(token),
-        Ok(Err(error)) if error.code == ErrorCode::Unsupported => Err(BackendError::new(
-            ErrorCode::InvalidConfig,
-            format!(
-                "{what}: it mints none; take the identity token out of the config of {key}, or give the application an issuer ({})",
-                error.message
+    fn doing(&self, key: &str) -> String {
+        match self {
+            Self::Minted { audience } => format!(
+                "asking the application for a token with the audience {}",
+                quote(audience)
             ),
-        )),
-        Ok(Err(mut error)) => {
-            error.message = format!("{what}: {}", error.message);
-            Err(error)
+            Self::File { path } => format!("reading the token file {} for {key}", path.display()),
         }
-        Err(_) => Err(BackendError::new(
-            ErrorCode::Internal,
-            format!("{what}: it panicked"),
-        )),
-    }
-}
-
-async fn from_file(path: &Path, key: &str) -> Result<LockedBytes, BackendError> {
-    let said = format!("reading the token file {} for {key}", path.display());
-    let path = path.to_owned();
-    match tokio::task::spawn_blocking(move || read(&path)).await {
-        Ok(Ok(token)) => Ok(token),
-        Ok(Err(error)) => Err(BackendError::new(
-            ErrorCode::Unavailable,
-            format!(
-                "{said}: {error}; put a fresh token there, or correct token_file in the backend's settings"
-            ),
-        )),
-        Err(_) => Err(BackendError::new(
-            ErrorCode::Internal,
-            format!("{said}: the reader broke off"),
-        )),
     }
 }
 

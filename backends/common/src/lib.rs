@@ -2,11 +2,12 @@
 //!
 //! | room | job |
 //! | --- | --- |
-//! | [`Calls`] | from a synchronous call to an asynchronous client and back, within the call's deadline |
+//! | [`Calls`], [`Remaining`] | from a synchronous call to an asynchronous or blocking client and back, within the call's deadline |
 //! | [`Object`] | strict reading of a key's config and of the application's settings |
 //! | [`endpoint`](Object::endpoint) | a URL that key material may be sent to |
 //! | [`Allowed`] | the keys that a stored config may name |
 //! | [`IdentityToken`] | OpenID Connect tokens: minted by the application, or in a file |
+//! | [`SecretSource`] | a secret of the settings: in a file, an environment variable, a descriptor |
 //! | [`words`], [`causes`] | what a service or its client said, fit for an error |
 //!
 //! For this project's backends; not covered by any promise of stability. A backend in another project needs
@@ -16,11 +17,13 @@ mod allowed;
 mod calls;
 mod endpoint;
 mod identity;
+mod secret;
 mod strict;
 mod words;
 
 pub use allowed::Allowed;
-pub use calls::{Calls, Interrupts};
+pub use calls::{Calls, Interrupts, Remaining};
 pub use identity::{IdentityToken, TOKEN_MAX_BYTES, token_text, without_token};
+pub use secret::SecretSource;
 pub use strict::{Object, kind};
 pub use words::{causes, quote, words};
