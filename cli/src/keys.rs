@@ -151,6 +151,8 @@ fn list(session: &Session) -> Result<Outcome, Failure> {
                 KeyState::Enabled => "enabled",
                 KeyState::Disabling => "disabling",
                 KeyState::Disabled => "disabled",
+                KeyState::Second => "second",
+                KeyState::SecondEither => "second, either opens",
             };
             columns.row([
                 key.name.clone(),

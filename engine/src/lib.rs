@@ -70,6 +70,7 @@ pub use env::{Env, SystemEnv};
 pub use error::{Error, Result};
 pub use keyring::epoch::{Epoch, EpochState, WrappedBy};
 pub use keyring::registry::{Backend, IdentityProvider, IdentityRequest};
+pub use keyring::second::{SecondKey, StandingIn};
 pub use keystead_backend as backend;
 #[cfg(keystead_mutants)]
 pub use mutant::MUTANTS;

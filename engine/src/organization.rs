@@ -4,6 +4,7 @@ use crate::audit::{self, Attribution, AuditRecord};
 use crate::error::{Error, Result};
 use crate::keyring::change;
 use crate::keyring::epoch::{self, Epoch, EpochState, WrappedBy};
+use crate::keyring::second::{self, SecondKey};
 use crate::names::{EpochNumber, KeyName, OrganizationId, OrganizationName, Version};
 use crate::rewrap::worker::Workers;
 use crate::rewrap::{self, RewrapJob, RewrapStatus};
@@ -526,6 +527,42 @@ impl Keys<'_> {
     pub fn retarget(&self, name: &str) -> Result<RewrapJob> {
         let job = change::retarget(&self.organization.scope, &name.parse()?)?;
         Ok(self.organization.job(job))
+    }
+
+    /// Makes a registered key the second key: beside the key that each live epoch belongs to, it wraps that epoch too, and so every
+    /// one that is opened later. While one of the two KMSs is out of reach, the other opens everything.
+    ///
+    /// Revoking either key is honoured: the epoch's own key is asked first, the second one in its outage, and a refusal of the one
+    /// that is asked is the answer. With `either_opens` it is not: then both must be revoked to take the data away.
+    ///
+    /// KMS calls: a probe (three), then for each live epoch one unwrap by its own key, and one wrap and one unwrap by the second
+    /// key. What its own key cannot unwrap now, the returned job does later; it is an ordinary re-wrap job that moves nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KeyRefused`] for the managed key, the default key, a key to which epochs belong, and where there is a second key
+    /// already; [`Error::KeyNotFound`]; [`Error::Kms`] of the second key. Then nothing has changed.
+    pub fn set_second(&self, name: &str, either_opens: bool) -> Result<RewrapJob> {
+        let job = second::set(&self.organization.scope, &name.parse()?, either_opens)?;
+        Ok(self.organization.job(job))
+    }
+
+    /// The second key is one like the others again, and opens nothing: its wraps are erased before this returns. Calls no KMS.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] where there is none; [`Error::KeyRefused`] when after a salvage it alone wraps an epoch.
+    pub fn remove_second(&self) -> Result<()> {
+        second::remove(&self.organization.scope)
+    }
+
+    /// The second key and how it stands; `None` where there is none. Calls no KMS.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the store.
+    pub fn second(&self) -> Result<Option<SecondKey>> {
+        second::status(&self.organization.scope)
     }
 
     /// Asks the KMS of a key now, by wrapping and unwrapping random bytes. Three KMS calls.

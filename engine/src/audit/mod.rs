@@ -188,6 +188,25 @@ pub enum AuditEvent {
         /// What happened.
         event: CarriedEvent,
     },
+    /// A key became the organization's second key: it wraps every live epoch beside the key that the epoch belongs to.
+    SecondKeySet {
+        /// Its name.
+        key: String,
+        /// True when revoking one of the two is not enough.
+        either_opens: bool,
+    },
+    /// The second key is one like the others again; its wraps were erased.
+    SecondKeyRemoved {
+        /// Its name.
+        key: String,
+    },
+    /// An epoch's key was wrapped by the second key as well.
+    EpochWrappedBySecond {
+        /// Which epoch.
+        epoch: EpochNumber,
+        /// The second key.
+        key: String,
+    },
 }
 
 #[derive(Serialize, Deserialize)]

@@ -11,16 +11,17 @@ use crate::error::{Error, Result};
 use crate::keyring::cache::{EpochKey, Unwrapped};
 use crate::keyring::epoch::{self, EpochPlace, NewEpoch};
 use crate::keyring::hand_over::{Handed, apply_hand_over, hand_over, unwrap_for_hand_over};
+use crate::keyring::job::{self, Moving};
 use crate::keyring::kms::derive_wrapping_key;
 use crate::keyring::read_key;
 use crate::keyring::registry::RegisteredKey;
+use crate::keyring::second;
 use crate::names::{EpochNumber, KeyName};
-use crate::rewrap::plan::{self, Target};
 use crate::scope::Scope;
 use crate::storage::records::{
     EpochCause, EpochRecord, HeadRecord, KeyRecord, KeyState, RewrapJobRecord, SourceRecord, SourceState,
 };
-use crate::storage::{Rows, Snapshot, Table, Transaction, tables};
+use crate::storage::{Rows, Table, Transaction, tables};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -53,9 +54,9 @@ pub(crate) fn add(
             key: name.clone(),
         });
     }
-    let first = !keys(&*snapshot, scope)?
-        .iter()
-        .any(|(other, record)| other.as_str() != KeyName::MANAGED && record.state == KeyState::Enabled);
+    let first = !keys(&*snapshot, scope)?.iter().any(|(other, record)| {
+        other.as_str() != KeyName::MANAGED && (record.state == KeyState::Enabled || record.state.is_second())
+    });
     let key = RegisteredKey {
         org: scope.org,
         organization: scope.organization.clone(),
@@ -186,6 +187,14 @@ pub(crate) fn disable(scope: &Scope, name: &KeyName, target: &KeyName) -> Result
 pub(crate) fn disable_all(scope: &Scope) -> Result<Option<u64>> {
     let _turn = scope.core.key_changes.lock(scope.org);
     let key = enabled_key(scope, &KeyName::managed(), "go back to")?;
+    if let Some((second, _)) = second::second_key(&*scope.snapshot(), scope)? {
+        return Err(Error::KeyRefused {
+            organization: scope.organization.clone(),
+            key: second,
+            doing: "disable",
+            reason: "it is the second key; remove it as the second key first, which needs no KMS".into(),
+        });
+    }
     let disabling: Vec<KeyName> = keys(&*scope.snapshot(), scope)?
         .into_iter()
         .filter(|(name, record)| name.as_str() != KeyName::MANAGED && record.state == KeyState::Enabled)
@@ -250,7 +259,7 @@ pub(crate) fn keys(rows: &impl Rows, scope: &Scope) -> Result<Vec<(KeyName, KeyR
     Ok(found)
 }
 
-fn enabled_key(scope: &Scope, name: &KeyName, doing: &'static str) -> Result<RegisteredKey> {
+pub(crate) fn enabled_key(scope: &Scope, name: &KeyName, doing: &'static str) -> Result<RegisteredKey> {
     let snapshot = scope.snapshot();
     let not_found = || Error::KeyNotFound {
         organization: scope.organization.clone(),
@@ -263,6 +272,9 @@ fn enabled_key(scope: &Scope, name: &KeyName, doing: &'static str) -> Result<Reg
         KeyState::Enabled => return read_key(&*snapshot, scope.org, &scope.organization, name),
         KeyState::Disabling => "it is on its way to be disabled",
         KeyState::Disabled => "it is disabled; register the KMS key again under another name",
+        KeyState::Second | KeyState::SecondEither => {
+            "it is the second key; remove it as the second key first, which needs no KMS"
+        }
     };
     Err(Error::KeyRefused {
         organization: scope.organization.clone(),
@@ -322,7 +334,7 @@ fn begin(scope: &Scope, change: Change) -> Result<Option<u64>> {
     let keyring = &scope.core.keyring;
     let snapshot = scope.snapshot();
     let head = scope.head(&*snapshot)?;
-    let records = live_epochs(scope, &snapshot, &head)?;
+    let records = live_epochs(scope, &*snapshot, &head)?;
     let running = scope.running_job(&*snapshot)?;
     drop(snapshot);
 
@@ -339,7 +351,8 @@ fn begin(scope: &Scope, change: Change) -> Result<Option<u64>> {
             let epoch_key = keyring.kms.random_key()?;
             let wrapped = keyring.wrap(&change.key, number, &epoch_key)?;
             let derived = derive_wrapping_key(keyring.store(), &change.key, number, &epoch_key)?;
-            let new = NewEpoch::of(number, &change.key, wrapped, *derived.commitment.as_bytes());
+            let mut new = NewEpoch::of(number, &change.key, wrapped, *derived.commitment.as_bytes());
+            new.second = second::wrap_new(scope, &*scope.snapshot(), number, &epoch_key)?;
             (
                 number,
                 Some(new),
@@ -351,7 +364,7 @@ fn begin(scope: &Scope, change: Change) -> Result<Option<u64>> {
     let mut handed = Vec::new();
     for epoch in moving
         .iter()
-        .filter(|epoch| !epoch::is_wrapped_by_alone(&records[epoch], &change.key.name))
+        .filter(|epoch| !epoch::belongs_to(&records[epoch], &change.key.name))
     {
         // Nothing refers to it: it is retired as it is, and no KMS need be asked.
         if head.references(*epoch) == 0 && *epoch != head.active_epoch
@@ -398,14 +411,14 @@ fn begin(scope: &Scope, change: Change) -> Result<Option<u64>> {
     Ok(job)
 }
 
-fn live_epochs(
+pub(crate) fn live_epochs(
     scope: &Scope,
-    snapshot: &Snapshot,
+    rows: &impl Rows,
     head: &HeadRecord,
 ) -> Result<BTreeMap<EpochNumber, EpochRecord>> {
     head.live_epochs
         .iter()
-        .map(|live| Ok((live.epoch, epoch::read(snapshot, scope.org, live.epoch)?)))
+        .map(|live| Ok((live.epoch, epoch::read(rows, scope.org, live.epoch)?)))
         .collect()
 }
 
@@ -445,7 +458,7 @@ fn reusable_target(
         !moving.contains(epoch)
             && !running.is_some_and(|job| job.sources.iter().any(|source| source.epoch == *epoch))
     };
-    let of_target = |epoch: &EpochNumber| epoch::is_wrapped_by_alone(&records[epoch], &change.key.name);
+    let of_target = |epoch: &EpochNumber| epoch::belongs_to(&records[epoch], &change.key.name);
     let mut candidates = records
         .keys()
         .copied()
@@ -513,71 +526,18 @@ fn apply(scope: &Scope, transaction: &mut Transaction<'_>, prepared: &Prepared) 
             audit::append(transaction, scope.org, &mut head, by, at_ms, event)?;
         }
     }
-    let job = start_job(scope, transaction, &mut head, prepared, running, at_ms)?;
+    let job = {
+        let moving = Moving {
+            sources: &prepared.sources,
+            target: prepared.target,
+            target_key: &change.key.name,
+            cause: &change.cause,
+            disabling: &change.disabling,
+        };
+        job::start_for(scope, transaction, &mut head, &moving, running, at_ms)?
+    };
     scope.put_head(transaction, &head)?;
     Ok(job)
-}
-
-fn start_job(
-    scope: &Scope,
-    transaction: &mut Transaction<'_>,
-    head: &mut HeadRecord,
-    prepared: &Prepared,
-    running: Option<RewrapJobRecord>,
-    at_ms: u64,
-) -> Result<Option<u64>> {
-    if prepared.sources.is_empty() {
-        return Ok(None);
-    }
-    let change = &prepared.change;
-    let mut wraps = BTreeMap::new();
-    for live in &head.live_epochs {
-        wraps.insert(live.epoch, epoch::read(transaction, scope.org, live.epoch)?);
-    }
-    let target = Target {
-        epoch: prepared.target,
-        key: change.key.name.to_string(),
-    };
-    let needs_hand_over = |epoch: EpochNumber, key: &str| {
-        wraps
-            .get(&epoch)
-            .is_some_and(|record| !epoch::is_wrapped_by_alone(record, &KeyName::stored(key)))
-    };
-    let before = running.as_ref().map_or(&[][..], |job| &job.sources);
-    let sources = plan::merge(before, &prepared.sources, &target, needs_hand_over);
-    let mut disabling = running
-        .as_ref()
-        .map_or_else(Vec::new, |job| job.disabling.clone());
-    disabling.extend(change.disabling.iter().map(KeyName::to_string));
-    let job = RewrapJobRecord {
-        number: running.as_ref().map_or(head.next_job, |job| job.number),
-        started_at_ms: running.as_ref().map_or(at_ms, |job| job.started_at_ms),
-        finished_at_ms: None,
-        actor: scope.by.actor.clone(),
-        reason: scope.by.reason.clone(),
-        cause: change.cause.clone(),
-        sources,
-        disabling,
-        cursor: None,
-        blocked: None,
-        done: running.as_ref().map_or(0, |job| job.done),
-        failed: 0,
-        batches: running.as_ref().map_or(0, |job| job.batches),
-    };
-    head.next_job = head.next_job.max(job.number + 1);
-    let moves = job
-        .sources
-        .iter()
-        .map(|source| (source.epoch, source.target))
-        .collect();
-    let event = AuditEvent::RewrapStarted {
-        job: job.number,
-        moves,
-    };
-    audit::append(transaction, scope.org, head, &scope.by, at_ms, event)?;
-    transaction.remove(Table::RewrapJobs, &tables::rewrap_job(scope.org, true))?;
-    transaction.put_record(&tables::rewrap_job(scope.org, false), &job)?;
-    Ok(Some(job.number))
 }
 
 pub(crate) fn set_key_state(

@@ -23,7 +23,8 @@ pub struct Epoch {
     pub key: String,
     /// The KMS's own key id and version that wrapped it when it was opened.
     pub kms_key_id: String,
-    /// The registered keys that wrap it now; empty when it is retired.
+    /// The registered keys that wrap it now: the one that it belongs to, then the second key where there is one. Empty when
+    /// it is retired.
     pub wrapped_by: Vec<WrappedBy>,
     /// When it was opened: milliseconds since the Unix epoch.
     pub opened_at_ms: u64,
@@ -107,6 +108,8 @@ pub(crate) struct NewEpoch {
     pub(crate) number: EpochNumber,
     pub(crate) key: KeyName,
     pub(crate) wrapped: Wrapped,
+    /// The same by the organization's second key, where there is one and its KMS answered.
+    pub(crate) second: Option<(KeyName, Wrapped)>,
     pub(crate) commitment: [u8; 32],
 }
 
@@ -131,11 +134,21 @@ pub(crate) fn open_epoch(
         previous_hash: head.epochs_hash,
     };
     let hash = hash_of(place.org, new.number, &opened);
-    let wrap = seal_wrap(transaction, place, new.number, &new.key, &new.wrapped, at_ms)?;
+    let mut wraps = vec![seal_wrap(
+        transaction,
+        place,
+        new.number,
+        &new.key,
+        &new.wrapped,
+        at_ms,
+    )?];
+    if let Some((key, wrapped)) = &new.second {
+        wraps.push(seal_wrap(transaction, place, new.number, key, wrapped, at_ms)?);
+    }
     let record = EpochRecord {
         opened,
         hash,
-        wraps: vec![wrap],
+        wraps,
         retired_at_ms: None,
     };
     write(transaction, place.org, new.number, &record)?;
@@ -290,9 +303,9 @@ pub(crate) fn drop_wraps(transaction: &mut Transaction<'_>, wraps: &[WrapRecord]
         .try_for_each(|wrap| transaction.drop_cell(CellNumber(wrap.cell)))
 }
 
-/// True when this key alone wraps the epoch.
-pub(crate) fn is_wrapped_by_alone(record: &EpochRecord, key: &KeyName) -> bool {
-    !record.wraps.is_empty() && record.wraps.iter().all(|wrap| wrap.key == key.as_str())
+/// True when the epoch belongs to this key: its wrap stands first. One by the second key may stand behind it.
+pub(crate) fn belongs_to(record: &EpochRecord, key: &KeyName) -> bool {
+    record.wraps.first().is_some_and(|wrap| wrap.key == key.as_str())
 }
 
 /// True when this key is among those that wrap the epoch.
@@ -312,6 +325,7 @@ impl NewEpoch {
             number,
             key: key.name.clone(),
             wrapped,
+            second: None,
             commitment,
         }
     }

@@ -8,11 +8,12 @@ use crate::keyring::cache::{EpochKey, Unwrapped};
 use crate::keyring::epoch::{self, EpochPlace};
 use crate::keyring::kms::derive_wrapping_key;
 use crate::keyring::registry::RegisteredKey;
+use crate::keyring::second;
 use crate::mutant::{Mutant, planted};
 use crate::names::{EpochNumber, KeyName};
 use crate::scope::Scope;
 use crate::storage::Transaction;
-use crate::storage::records::HeadRecord;
+use crate::storage::records::{HeadRecord, WrapRecord};
 use keystead_backend::Wrapped;
 use std::sync::Arc;
 
@@ -89,6 +90,7 @@ pub(crate) fn apply_hand_over(
         org: scope.org,
     };
     let mut record = epoch::read(transaction, scope.org, handed.epoch)?;
+    let second = second::second_key(transaction, scope)?;
     let wrap = epoch::seal_wrap(
         transaction,
         &place,
@@ -97,7 +99,12 @@ pub(crate) fn apply_hand_over(
         &handed.wrapped,
         at_ms,
     )?;
-    let old = std::mem::replace(&mut record.wraps, vec![wrap]);
+    // The second key's wrap holds the same key: it stays.
+    let is_second = |wrap: &WrapRecord| second.as_ref().is_some_and(|(key, _)| wrap.key == key.as_str());
+    let (kept, old) = std::mem::take(&mut record.wraps)
+        .into_iter()
+        .partition::<Vec<_>, _>(is_second);
+    record.wraps = std::iter::once(wrap).chain(kept).collect();
     if planted(Mutant::WrapKeptAtHandOver) {
         record.wraps.extend_from_slice(&old);
     } else {

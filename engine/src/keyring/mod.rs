@@ -7,6 +7,8 @@
 //! - [`epoch`]: the records of epochs, and their wraps under shred keys.
 //! - [`data_key`]: sealing and opening data keys.
 //! - [`hand_over`]: an epoch's key goes from one KMS to another.
+//! - [`second`]: the second key, which wraps every live epoch as well.
+//! - [`job`]: the beginning of a re-wrap job.
 //! - [`change`]: add, set default, disable, rotate: what moves an organization to another key.
 
 pub(crate) mod cache;
@@ -15,14 +17,17 @@ pub(crate) mod change;
 pub(crate) mod data_key;
 pub(crate) mod epoch;
 pub(crate) mod hand_over;
+pub(crate) mod job;
 pub(crate) mod kms;
 pub(crate) mod registry;
+pub(crate) mod second;
 
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::keyring::cache::{CachePolicy, EpochId, EpochKey, EpochKeyCache, Lookup};
 use crate::keyring::kms::{Kms, derive_wrapping_key};
 use crate::keyring::registry::{RegisteredKey, kms_error};
+use crate::keyring::second::StandIns;
 use crate::names::{EpochNumber, KeyName, OrganizationId, OrganizationName, StoreId};
 use crate::storage::commit::lock;
 use crate::storage::records::{EpochRecord, KeyRecord};
@@ -44,6 +49,7 @@ pub(crate) struct Keyring {
     /// Epochs that some thread is unwrapping right now: the others wait for it.
     unwrapping: Mutex<HashSet<EpochId>>,
     unwrapped: Condvar,
+    pub(crate) standing_in: StandIns,
 }
 
 impl Keyring {
@@ -56,11 +62,12 @@ impl Keyring {
     ) -> Self {
         Self {
             kms,
-            cache: EpochKeyCache::new(env, policy),
+            cache: EpochKeyCache::new(Arc::clone(&env), policy),
             committer,
             store,
             unwrapping: Mutex::default(),
             unwrapped: Condvar::new(),
+            standing_in: StandIns::new(env, policy.entries_max),
         }
     }
 
@@ -182,7 +189,8 @@ impl Keyring {
         Ok(key)
     }
 
-    /// Has an epoch's key unwrapped by a key that wraps it, and checks that it is the one that the record commits to.
+    /// Has an epoch's key unwrapped by a key that wraps it, and checks that it is the one that the record commits to: by the
+    /// key that the epoch belongs to, and where that one does not answer by the second key, if there is one.
     pub(crate) fn unwrap_recorded(
         &self,
         org: OrganizationId,
@@ -190,30 +198,50 @@ impl Keyring {
         epoch: EpochNumber,
     ) -> Result<(RegisteredKey, LockedBytes)> {
         let mut overtaken = 0;
-        loop {
+        'record: loop {
             let snapshot = self.committer.snapshot();
             let record = epoch::read(&*snapshot, org, epoch)?;
-            let Some(wrap) = record.wraps.first() else {
-                return Err(Error::damaged(
+            let sequence = snapshot.sequence;
+            let keys = record
+                .wraps
+                .iter()
+                .map(|wrap| read_key(&*snapshot, org, organization, &KeyName::stored(&wrap.key)))
+                .collect::<Result<Vec<_>>>()?;
+            let either_opens = second::either_opens(&*snapshot, org, &record)?;
+            drop(snapshot);
+            let mut refused: Option<Error> = None;
+            for (wrap, key) in record.wraps.iter().zip(keys) {
+                let opened = epoch::open_wrap(self.committer.container(), self.store, org, epoch, wrap);
+                if opened.is_err()
+                    && self.committer.snapshot().sequence != sequence
+                    && overtaken < OVERTAKEN_MAX
+                {
+                    // The wrap was erased since this snapshot was taken: a newer one has the wrap that replaced it.
+                    overtaken += 1;
+                    continue 'record;
+                }
+                let unwrapped = opened.and_then(|wrapped| {
+                    let epoch_key = self.kms.unwrap(&key, epoch, &wrapped)?;
+                    self.check_commitment(&key, epoch, &record, &epoch_key)?;
+                    Ok(epoch_key)
+                });
+                match unwrapped {
+                    Ok(epoch_key) => {
+                        self.standing_in.answered(org, &key.name, refused);
+                        return Ok((key, epoch_key));
+                    }
+                    Err(error) if second::asks_on(&error, either_opens) => {
+                        refused = Some(second::worse(refused, error));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            return Err(refused.unwrap_or_else(|| {
+                Error::damaged(
                     format!("epoch {epoch} of organization {organization:?}"),
                     "a data key refers to it, but it is retired",
-                ));
-            };
-            let key = read_key(&*snapshot, org, organization, &KeyName::stored(&wrap.key))?;
-            let sequence = snapshot.sequence;
-            drop(snapshot);
-            let wrapped = match epoch::open_wrap(self.committer.container(), self.store, org, epoch, wrap) {
-                Ok(wrapped) => wrapped,
-                // The wrap was erased since this snapshot was taken: a newer one has the wrap that replaced it.
-                Err(_) if self.committer.snapshot().sequence != sequence && overtaken < OVERTAKEN_MAX => {
-                    overtaken += 1;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let epoch_key = self.kms.unwrap(&key, epoch, &wrapped)?;
-            self.check_commitment(&key, epoch, &record, &epoch_key)?;
-            return Ok((key, epoch_key));
+                )
+            }));
         }
     }
 

@@ -4,7 +4,7 @@
 use crate::audit::{self, AuditEvent};
 use crate::env::now_ms;
 use crate::error::{Error, Result};
-use crate::keyring::{change, epoch};
+use crate::keyring::{change, epoch, second};
 use crate::mutant::{Mutant, planted};
 use crate::names::{EpochNumber, KeyName};
 use crate::scope::Scope;
@@ -35,7 +35,11 @@ pub(super) fn retire_empty(scope: &Scope) -> Result<Retired> {
         .filter(|source| source.state != SourceState::Retired && is_empty(&head, source.epoch))
         .map(|source| source.epoch)
         .collect();
-    if empty.is_empty() {
+    let nothing_moves = job
+        .sources
+        .iter()
+        .all(|source| source.state == SourceState::Retired);
+    if empty.is_empty() && (!nothing_moves || second::missing(scope, &*snapshot, &head)?.is_some()) {
         return Ok(Retired::None);
     }
     // The source takes no new data keys, so what this snapshot shows stays so.
@@ -161,6 +165,7 @@ fn finish_if_done(
         .sources
         .iter()
         .any(|source| source.state != SourceState::Retired)
+        || second::missing(scope, transaction, head)?.is_some()
     {
         transaction.put_record(&running, &job)?;
         return Ok(false);

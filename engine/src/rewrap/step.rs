@@ -9,7 +9,7 @@ use crate::env::now_ms;
 use crate::error::{Error, Result};
 use crate::keyring::cache::EpochKey;
 use crate::keyring::data_key::{self, DataKeyPlace};
-use crate::keyring::{hand_over, read_key};
+use crate::keyring::{hand_over, read_key, second};
 use crate::mutant::{Mutant, planted};
 use crate::names::{EpochNumber, KeyName, Version};
 use crate::rewrap::retire::{Retired, retire_empty};
@@ -48,6 +48,7 @@ pub(crate) fn step(scope: &Scope, moved: &dyn Fn()) -> Result<Step> {
 
     let mut obstacles = Vec::new();
     hand_over_waiting(scope, &job, &mut obstacles)?;
+    second::wrap_missing(scope, &mut obstacles)?;
     let Some(job) = scope.running_job(&*scope.snapshot())? else {
         return Ok(Step::Finished);
     };

@@ -13,8 +13,8 @@ use crate::names::{EpochNumber, OrganizationId, StoreId};
 use crate::storage::container::Survivors;
 use crate::storage::raw::{Damaged, Holes, LooseLeaf, unreadable};
 use crate::storage::records::{
-    self, Body, DataKeyRow, EpochRecord, HeadRecord, HeaderCheck, KeyRecord, OrganizationNameRecord,
-    RewrapJobRecord, SecretRecord, VersionRow,
+    self, Body, DataKeyRow, EpochRecord, HeadRecord, HeaderCheck, KeyRecord, KeyState,
+    OrganizationNameRecord, RewrapJobRecord, SecretRecord, VersionRow,
 };
 use crate::storage::tables::TABLE_COUNT;
 use crate::storage::transaction::journal_changes;
@@ -387,8 +387,12 @@ fn choose(damaged: &Damaged, bulk: &Bulk<'_>, table: Table, key: &[u8], known: &
     let rows = (known, new);
     match table {
         Table::Heads => newer(place, key, rows, |head: HeadRecord| head.audit_sequence),
-        // A key's state only moves on.
-        Table::Keys => newer(place, key, rows, |record: KeyRecord| record.state as u8),
+        // On the way to be disabled a key's state only moves on; to be the second key and to be it no more may alternate.
+        Table::Keys => newer(place, key, rows, |record: KeyRecord| match record.state {
+            KeyState::Enabled | KeyState::Second | KeyState::SecondEither => 0,
+            KeyState::Disabling => 1,
+            KeyState::Disabled => 2,
+        }),
         Table::Secrets => newer(place, key, rows, |secret: SecretRecord| {
             (secret.latest, secret.oldest_kept, secret.updated_at_ms)
         }),

@@ -299,7 +299,7 @@ impl Settling<'_> {
                     Some(record) if !live.contains_key(&source.epoch) || record.retired_at_ms.is_some() => {
                         SourceState::Retired
                     }
-                    Some(record) if epoch::is_wrapped_by_alone(&record, &target) => SourceState::Rewrap,
+                    Some(record) if epoch::belongs_to(&record, &target) => SourceState::Rewrap,
                     _ => SourceState::HandOver,
                 };
             }

@@ -118,6 +118,19 @@ pub enum KeyState {
     Disabling,
     /// No data key is under it, and none will be.
     Disabled,
+    /// The organization's second key: it wraps every live epoch beside the key that the epoch belongs to, and opens it while
+    /// that one is out of reach. Revoking either is honoured.
+    Second,
+    /// The same, but revoking one is not enough: the other opens the epoch alone.
+    SecondEither,
+}
+
+impl KeyState {
+    /// True for the organization's second key.
+    #[must_use]
+    pub fn is_second(self) -> bool {
+        matches!(self, Self::Second | Self::SecondEither)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
