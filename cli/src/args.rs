@@ -385,6 +385,9 @@ pub(crate) enum KeyCommand {
         #[command(flatten)]
         waiting: Waiting,
     },
+    /// The second key, which wraps every epoch beside the key that it belongs to.
+    #[command(subcommand)]
+    Second(SecondCommand),
     /// Asks a key's KMS now whether the key can be used. Three KMS calls.
     #[command(after_long_help = "JSON: {key, usable: true}; a key that is not usable is an error")]
     Probe {
@@ -408,6 +411,31 @@ pub(crate) struct KeyAddArgs {
     pub(crate) key_config: Option<String>,
     #[command(flatten)]
     pub(crate) waiting: Waiting,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecondCommand {
+    /// Makes a registered key the second key: it wraps every live epoch too, and opens them while the other KMS is out of reach.
+    #[command(after_long_help = JOB_JSON)]
+    Set {
+        /// A registered key, neither the default nor the managed one.
+        name: String,
+        /// While either key opens an epoch it is readable: to take the data away, both must be revoked. Without this, a key that
+        /// is found revoked is the answer.
+        #[arg(long)]
+        either_opens: bool,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Erases its wraps; it is a key like the others again. Calls no KMS.
+    #[command(after_long_help = "JSON: {removed: true}")]
+    Remove,
+    /// How it stands. Calls no KMS.
+    #[command(
+        after_long_help = "JSON: {second: {key, either_opens, wrapped, missing, blocked, standing_in: {key, since_ms, because}}}; second \
+        is null where there is none, standing_in where no key stands in for another"
+    )]
+    Status,
 }
 
 /// Whether a command stays until the data keys are re-wrapped.

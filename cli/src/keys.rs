@@ -1,11 +1,11 @@
-//! An organization's keys: add, list, set-default, disable, disable-all, rotate, retarget, probe.
+//! An organization's keys: add, list, set-default, disable, disable-all, rotate, retarget, second, probe.
 
-use crate::args::{KeyAddArgs, KeyCommand, Waiting};
+use crate::args::{KeyAddArgs, KeyCommand, SecondCommand, Waiting};
 use crate::exit::{Failure, Outcome};
 use crate::open::Session;
 use crate::output::{Columns, StatusView, time};
 use crate::rewrap;
-use keystead::{KeyInfo, KeyState, Keys, Organization, RewrapJob, RewrapState};
+use keystead::{KeyInfo, KeyState, Keys, Organization, RewrapJob, RewrapState, SecondKey};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -44,6 +44,15 @@ pub(crate) fn run(session: &Session, command: KeyCommand) -> Result<Outcome, Fai
         KeyCommand::Retarget { name, waiting } => {
             change(session, Some(&name), waiting, |keys, name| keys.retarget(name))
         }
+        KeyCommand::Second(SecondCommand::Set {
+            name,
+            either_opens,
+            waiting,
+        }) => change(session, Some(&name), waiting, |keys, name| {
+            keys.set_second(name, either_opens)
+        }),
+        KeyCommand::Second(SecondCommand::Remove) => remove_second(session),
+        KeyCommand::Second(SecondCommand::Status) => second(session),
         KeyCommand::Probe { name } => probe(session, name.as_deref()),
     }
 }
@@ -164,6 +173,65 @@ fn list(session: &Session) -> Result<Outcome, Failure> {
             ]);
         }
         columns.write(out)
+    })?;
+    Ok(Outcome::Done)
+}
+
+#[derive(Serialize)]
+struct Removed {
+    removed: bool,
+}
+
+fn remove_second(session: &Session) -> Result<Outcome, Failure> {
+    let store = session.open_keys()?;
+    session.organization(&store)?.keys().remove_second()?;
+    store.close()?;
+    session.out.show(&Removed { removed: true }, |out| {
+        writeln!(out, "the second key is removed; its wraps are erased")
+    })?;
+    Ok(Outcome::Done)
+}
+
+#[derive(Serialize)]
+struct Second {
+    second: Option<SecondKey>,
+}
+
+fn second(session: &Session) -> Result<Outcome, Failure> {
+    let store = session.open_rows()?;
+    let found = Second {
+        second: session.organization(&store)?.keys().second()?,
+    };
+    store.close()?;
+    session.out.show(&found, |out| {
+        let Some(second) = &found.second else {
+            return writeln!(out, "there is no second key");
+        };
+        let policy = if second.either_opens {
+            "either opens"
+        } else {
+            "revoked means revoked"
+        };
+        writeln!(
+            out,
+            "second key {}: it wraps {} of {} live epochs; {policy}",
+            second.key,
+            second.wrapped,
+            second.wrapped + second.missing
+        )?;
+        if let Some(reason) = &second.blocked {
+            writeln!(out, "the job waits: {reason}")?;
+        }
+        if let Some(now) = &second.standing_in {
+            writeln!(
+                out,
+                "key {} stands in since {}: {}",
+                now.key,
+                time(now.since_ms),
+                now.because
+            )?;
+        }
+        Ok(())
     })?;
     Ok(Outcome::Done)
 }

@@ -330,6 +330,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// True for what stands in a job's way and may go by itself or be put right: the job waits. Anything else, such as a disk that
+    /// fails, ends what is being done.
+    pub(crate) fn is_obstacle(&self) -> bool {
+        matches!(
+            self,
+            Self::Kms { .. } | Self::BackendNotRegistered { .. } | Self::Damaged { .. }
+        )
+    }
+
     /// True when the same call may succeed later without anybody's doing: a KMS that is out of reach or throttles.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

@@ -360,6 +360,16 @@ extern "C" {
 #define KEYSTEAD_KEY_DISABLED 3
 
 /*
+ The second key: it wraps every live epoch as well, and opens them while the other KMS is out of reach.
+ */
+#define KEYSTEAD_KEY_SECOND 4
+
+/*
+ The same, where revoking one of the two is not enough: the other opens the epochs alone.
+ */
+#define KEYSTEAD_KEY_SECOND_EITHER 5
+
+/*
  Some source epoch is still wrapped by its old KMS alone.
  */
 #define KEYSTEAD_REWRAP_HAND_OVER 1

@@ -19,6 +19,10 @@ pub const KEYSTEAD_KEY_ENABLED: i32 = 1;
 pub const KEYSTEAD_KEY_DISABLING: i32 = 2;
 /// No data key is under it, and none will be.
 pub const KEYSTEAD_KEY_DISABLED: i32 = 3;
+/// The second key: it wraps every live epoch as well, and opens them while the other KMS is out of reach.
+pub const KEYSTEAD_KEY_SECOND: i32 = 4;
+/// The same, where revoking one of the two is not enough: the other opens the epochs alone.
+pub const KEYSTEAD_KEY_SECOND_EITHER: i32 = 5;
 
 /// The keys of an organization, by name. Freed with keystead_key_list_free(). Threads: any, also at once.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ impl From<KeyInfo> for KeyItem {
                 KeyState::Enabled => KEYSTEAD_KEY_ENABLED,
                 KeyState::Disabling => KEYSTEAD_KEY_DISABLING,
                 KeyState::Disabled => KEYSTEAD_KEY_DISABLED,
+                KeyState::Second => KEYSTEAD_KEY_SECOND,
+                KeyState::SecondEither => KEYSTEAD_KEY_SECOND_EITHER,
             },
             is_default: info.default,
             created_at_ms: info.created_at_ms,

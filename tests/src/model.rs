@@ -46,6 +46,8 @@ pub struct Model {
     pub grants: BTreeSet<Grant>,
     /// Organizations whose re-wrap job may be running.
     running: BTreeSet<String>,
+    /// Each organization's second key, where it has one.
+    second: BTreeMap<String, String>,
     /// How many keys were ever added to an organization.
     added: BTreeMap<String, u32>,
 }
@@ -111,6 +113,13 @@ pub enum Action {
     Rewrap {
         org: String,
     },
+    SetSecond {
+        org: String,
+        key: String,
+    },
+    RemoveSecond {
+        org: String,
+    },
     ForgetEpochKeys,
     Reopen,
 }
@@ -141,6 +150,8 @@ impl fmt::Display for Action {
             Self::Disable { org, key, target } => write!(f, "{org}: disable {key}, all of it to {target}"),
             Self::DisableAll { org } => write!(f, "{org}: disable all keys, back to the managed one"),
             Self::Rewrap { org } => write!(f, "{org}: re-wrap to the end"),
+            Self::SetSecond { org, key } => write!(f, "{org}: make {key} the second key"),
+            Self::RemoveSecond { org } => write!(f, "{org}: remove the second key"),
             Self::ForgetEpochKeys => f.write_str("forget the epoch keys"),
             Self::Reopen => f.write_str("close and open"),
         }
@@ -229,8 +240,9 @@ impl Model {
                 *model.version(org, path, *version) = VersionView::Destroyed;
             }
             Action::AddKey { org, key } => {
+                let has_second = model.second.contains_key(org);
                 let organization = model.organization(org);
-                let first = !organization.enabled().any(|name| name != "managed");
+                let first = !organization.enabled().any(|name| name != "managed") && !has_second;
                 organization.keys.insert(key.clone(), true);
                 if first {
                     model.move_all(org, key);
@@ -269,6 +281,16 @@ impl Model {
                 model.move_all(org, "managed");
             }
             Action::Rewrap { org } => drop(model.running.remove(org)),
+            // The epochs' own keys are asked first: while they answer, the second key is not needed for reading.
+            Action::SetSecond { org, key } => {
+                model.organization(org).keys.insert(key.clone(), false);
+                model.second.insert(org.clone(), key.clone());
+            }
+            Action::RemoveSecond { org } => {
+                let key = model.second.remove(org);
+                let key = key.expect("actions remove second keys that are there");
+                model.organization(org).keys.insert(key, true);
+            }
             Action::ForgetEpochKeys | Action::Reopen => {}
         }
         model
@@ -361,7 +383,7 @@ impl Model {
                 .collect();
             (!found.is_empty()).then(|| dice.choose(&found).clone())
         };
-        Some(match dice.below(40) {
+        Some(match dice.below(42) {
             0..16 => Action::Put {
                 org,
                 put: some_put(dice),
@@ -410,9 +432,24 @@ impl Model {
                 let refused = key == target || key == organization.default || running || key == "managed";
                 (!refused).then_some(Action::Disable { org, key, target })?
             }
-            33 => (enabled.len() > 1).then_some(Action::DisableAll { org })?,
+            33 => (enabled.len() > 1 && !self.second.contains_key(&org))
+                .then_some(Action::DisableAll { org })?,
             34..37 => Action::Rewrap { org },
             37 => Action::ForgetEpochKeys,
+            38 if self.second.contains_key(&org) => Action::RemoveSecond { org },
+            38 | 39 => {
+                let free = |key: &&String| {
+                    *key != "managed"
+                        && **key != organization.default
+                        && !self.grants.contains(&(org.clone(), kms_key(&org, key)))
+                };
+                let free: Vec<String> = enabled.iter().filter(free).cloned().collect();
+                let refused = running || self.second.contains_key(&org) || free.is_empty();
+                (!refused).then(|| Action::SetSecond {
+                    key: dice.choose(&free).clone(),
+                    org: org.clone(),
+                })?
+            }
             _ => Action::Reopen,
         })
     }
@@ -495,6 +532,8 @@ pub fn perform(store: &Store, model: &Model, action: &Action) -> keystead::Resul
         Action::Disable { org, key, target } => drop(open(org)?.keys().disable(key, target)?),
         Action::DisableAll { org } => drop(open(org)?.keys().disable_all()?),
         Action::Rewrap { org } => run_job(&open(org)?)?,
+        Action::SetSecond { org, key } => drop(open(org)?.keys().set_second(key, false)?),
+        Action::RemoveSecond { org } => open(org)?.keys().remove_second()?,
         Action::ForgetEpochKeys => store.forget_epoch_keys(),
         Action::Reopen => {}
     }

@@ -146,7 +146,7 @@ fn retell(
     let mut secrets: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut keys = BTreeMap::from([("managed".to_owned(), KeyState::Enabled)]);
     let mut default = "managed".to_owned();
-    let mut epochs: Vec<Option<String>> = Vec::new();
+    let mut epochs: Vec<Option<Vec<String>>> = Vec::new();
     let mut batches: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
     // What a job may still move: each data key that was there when its moves were decided goes once.
     let mut may_move = 0;
@@ -171,16 +171,28 @@ fn retell(
             AuditEvent::KeyAdded { key, .. } => drop(keys.insert(key.clone(), KeyState::Enabled)),
             AuditEvent::KeyDisabling { key, .. } => drop(keys.insert(key.clone(), KeyState::Disabling)),
             AuditEvent::KeyDisabled { key } => drop(keys.insert(key.clone(), KeyState::Disabled)),
+            AuditEvent::SecondKeySet { key, .. } => drop(keys.insert(key.clone(), KeyState::Second)),
+            AuditEvent::SecondKeyRemoved { key } => {
+                keys.insert(key.clone(), KeyState::Enabled);
+                for wraps in epochs.iter_mut().flatten() {
+                    wraps.retain(|wrap| wrap != key);
+                }
+            }
             AuditEvent::DefaultKeySet { key } => default = key.clone(),
             AuditEvent::EpochOpened { epoch, key, .. } => {
                 if epoch.get() as usize != epochs.len() + 1 {
                     return Err(format!("epoch {epoch} was opened after {} others", epochs.len()));
                 }
-                epochs.push(Some(key.clone()));
+                epochs.push(Some(vec![key.clone()]));
             }
-            AuditEvent::EpochHandedOver { epoch, to, .. } => {
-                epochs[epoch.get() as usize - 1] = Some(to.clone());
+            AuditEvent::EpochHandedOver { epoch, from, to } => {
+                let wraps = epochs[epoch.get() as usize - 1].get_or_insert_default();
+                wraps.retain(|key| !from.contains(key));
+                wraps.insert(0, to.clone());
             }
+            AuditEvent::EpochWrappedBySecond { epoch, key } => epochs[epoch.get() as usize - 1]
+                .get_or_insert_default()
+                .push(key.clone()),
             AuditEvent::EpochRetired { epoch } => epochs[epoch.get() as usize - 1] = None,
             AuditEvent::RewrapStarted { .. } => {
                 let states = secrets.values().flatten();
@@ -235,15 +247,11 @@ fn retell(
             "the keys of {name} are {key_states:?}, by its audit trail {keys:?}, {default}"
         ));
     }
-    let seen_epochs: Vec<Option<String>> = listed
+    let seen_epochs: Vec<Option<Vec<String>>> = listed
         .iter()
         .map(|epoch| match epoch.state {
             EpochState::Retired => None,
-            _ => epoch
-                .wrapped_by
-                .iter()
-                .map(|wrap| wrap.key.clone())
-                .reduce(|a, b| format!("{a}, {b}")),
+            _ => Some(epoch.wrapped_by.iter().map(|wrap| wrap.key.clone()).collect()),
         })
         .collect();
     if epochs != seen_epochs {

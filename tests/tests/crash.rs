@@ -112,6 +112,49 @@ fn power_that_goes_anywhere_in_a_move_between_keys_loses_nothing() {
     );
 }
 
+/// A second key beside the first own one, through a rotation and a move to a third key, and its removal.
+fn keep_a_second_key(life: &mut Life) -> keystead::Result<()> {
+    let org = || "acme".to_owned();
+    life.act(Action::CreateOrganization { org: org() })?;
+    for n in 0..4 {
+        life.act(put("acme", &format!("s/{n}"), 100))?;
+    }
+    for key in ["k0", "k1", "k2"] {
+        life.act(Action::AddKey {
+            org: org(),
+            key: key.into(),
+        })?;
+    }
+    life.act(Action::SetSecond {
+        org: org(),
+        key: "k1".into(),
+    })?;
+    life.act(Action::Rewrap { org: org() })?;
+    life.act(Action::Rotate {
+        org: org(),
+        key: "k0".into(),
+    })?;
+    life.act(put("acme", "s/0", 100))?;
+    life.act(Action::SetDefault {
+        org: org(),
+        key: "k2".into(),
+        rewrap: true,
+    })?;
+    life.act(Action::Reopen)?;
+    life.act(Action::Rewrap { org: org() })?;
+    life.act(Action::RemoveSecond { org: org() })?;
+    life.act(put("acme", "s/1", 100))
+}
+
+#[test]
+fn power_that_goes_anywhere_in_the_life_of_a_second_key_loses_nothing_and_brings_no_wrap_back() {
+    let life = lived(seed(1), keep_a_second_key);
+    check_secrecy(&life).unwrap();
+    let figures = explored(&life, Reach::default());
+    println!("{figures:?}, lost 0, torn 0");
+    assert!(figures.flown > 0 && figures.jobs_finished > 0, "{figures:?}");
+}
+
 #[test]
 fn power_that_goes_anywhere_in_whole_lives_loses_nothing() {
     let first = seed(100);

@@ -376,9 +376,10 @@ fn begin(scope: &Scope, change: Change) -> Result<Option<u64>> {
             Ok((epoch_key, unwrapped)) => {
                 handed.push(hand_over(scope, *epoch, &change.key, epoch_key, unwrapped)?)
             }
-            Err(error) => {
+            Err(error) if error.is_obstacle() => {
                 tracing::warn!(organization = %scope.organization, %epoch, %error, "an epoch waits for its hand-over");
             }
+            Err(error) => return Err(error),
         }
     }
 

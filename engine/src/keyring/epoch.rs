@@ -165,6 +165,14 @@ pub(crate) fn open_epoch(
         cause,
         hash,
     };
+    audit::append(transaction, place.org, head, by, at_ms, event)?;
+    let Some((key, _)) = &new.second else {
+        return Ok(());
+    };
+    let event = AuditEvent::EpochWrappedBySecond {
+        epoch: new.number,
+        key: key.to_string(),
+    };
     audit::append(transaction, place.org, head, by, at_ms, event)
 }
 

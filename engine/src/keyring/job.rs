@@ -8,7 +8,7 @@ use crate::names::{EpochNumber, KeyName};
 use crate::rewrap::plan::{self, Target};
 use crate::scope::Scope;
 use crate::storage::records::{EpochCause, HeadRecord, RewrapJobRecord};
-use crate::storage::{Rows, Table, Transaction, tables};
+use crate::storage::{Table, Transaction, tables};
 use std::collections::BTreeMap;
 
 /// What a change moves, and where to.

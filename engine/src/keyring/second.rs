@@ -298,10 +298,11 @@ pub(crate) fn wrap_new(
     let key = read_key(rows, scope.org, &scope.organization, &name)?;
     match scope.core.keyring.wrap(&key, epoch, epoch_key) {
         Ok(wrapped) => Ok(Some((name, wrapped))),
-        Err(error) => {
+        Err(error) if error.is_obstacle() => {
             tracing::warn!(organization = %scope.organization, %epoch, %error, "an epoch waits for its second wrap");
             Ok(None)
         }
+        Err(error) => Err(error),
     }
 }
 
@@ -334,7 +335,7 @@ pub(crate) fn wrap_missing(scope: &Scope, obstacles: &mut Vec<String>) -> Result
     for epoch in epochs {
         match wrap_one(scope, &key, epoch) {
             Ok(()) => {}
-            Err(error @ (Error::Kms { .. } | Error::BackendNotRegistered { .. } | Error::Damaged { .. })) => {
+            Err(error) if error.is_obstacle() => {
                 obstacles.push(error.to_string());
                 // What one call met, the next one would meet too.
                 break;

@@ -96,12 +96,10 @@ fn hand_over_waiting(scope: &Scope, job: &RewrapJobRecord, obstacles: &mut Vec<S
             continue;
         }
         if let Err(error) = hand_over_one(scope, job.number, source) {
-            match error {
-                Error::Kms { .. } | Error::BackendNotRegistered { .. } | Error::Damaged { .. } => {
-                    obstacles.push(error.to_string());
-                }
-                error => return Err(error),
+            if !error.is_obstacle() {
+                return Err(error);
             }
+            obstacles.push(error.to_string());
         }
     }
     Ok(())
@@ -196,11 +194,7 @@ impl Mover {
                 Ok((from, to)) => {
                     routes.insert(source.epoch, Route { from, to });
                 }
-                Err(
-                    error @ (Error::Kms { .. } | Error::BackendNotRegistered { .. } | Error::Damaged { .. }),
-                ) => {
-                    obstacles.push(error.to_string());
-                }
+                Err(error) if error.is_obstacle() => obstacles.push(error.to_string()),
                 Err(error) => return Err(error),
             }
         }

@@ -22,6 +22,10 @@ const (
 	KeyDisabling KeyState = C.KEYSTEAD_KEY_DISABLING
 	// KeyDisabled: no data key is under it, and none will be.
 	KeyDisabled KeyState = C.KEYSTEAD_KEY_DISABLED
+	// KeySecond: the second key; it wraps every live epoch as well, and opens them while the other KMS is out of reach.
+	KeySecond KeyState = C.KEYSTEAD_KEY_SECOND
+	// KeySecondEither: the same, where revoking one of the two is not enough.
+	KeySecondEither KeyState = C.KEYSTEAD_KEY_SECOND_EITHER
 )
 
 // KeyInfo is a registered key.

@@ -54,8 +54,9 @@ export interface KeyInfo {
   name: string;
   backend: string;
   config: Record<string, unknown>;
-  /** Whether new epochs may be opened under it; while it is disabling, its data keys are re-wrapped to another key. */
-  state: 'enabled' | 'disabling' | 'disabled' | 'unknown';
+  /** Whether new epochs may be opened under it; while it is disabling, its data keys are re-wrapped to another key; a second key wraps every live
+   * epoch as well. */
+  state: 'enabled' | 'disabling' | 'disabled' | 'second' | 'second-either' | 'unknown';
   /** True for the key under which the active epoch was opened. */
   isDefault: boolean;
   createdAt: Date;
@@ -261,7 +262,13 @@ export const keyInfo = (item: any): KeyInfo => ({
   name: textOf(item.name),
   backend: textOf(item.backend),
   config: JSON.parse(textOf(item.config_json)),
-  state: state(item.state, 'KEYSTEAD_KEY_', { ENABLED: 'enabled', DISABLING: 'disabling', DISABLED: 'disabled' }),
+  state: state(item.state, 'KEYSTEAD_KEY_', {
+    ENABLED: 'enabled',
+    DISABLING: 'disabling',
+    DISABLED: 'disabled',
+    SECOND: 'second',
+    SECOND_EITHER: 'second-either',
+  }),
   isDefault: item.is_default !== 0,
   createdAt: time(item.created_at_ms),
 });

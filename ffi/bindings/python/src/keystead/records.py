@@ -37,6 +37,10 @@ class KeyState(enum.IntEnum):
     """Its data keys are being re-wrapped to another key."""
     DISABLED = lib.KEYSTEAD_KEY_DISABLED
     """No data key is under it, and none will be."""
+    SECOND = lib.KEYSTEAD_KEY_SECOND
+    """The second key: it wraps every live epoch as well, and opens them while the other KMS is out of reach."""
+    SECOND_EITHER = lib.KEYSTEAD_KEY_SECOND_EITHER
+    """The same, where revoking one of the two is not enough."""
 
 
 class EpochState(enum.IntEnum):
