@@ -80,6 +80,12 @@ impl Scope {
         self.core.keyring.epoch_key(self.org, &self.organization, epoch)
     }
 
+    /// An epoch's key, or why there is none, if that is known without waiting for its KMS.
+    pub(crate) fn known_epoch_key(&self, epoch: EpochNumber) -> Option<Result<Arc<EpochKey>>> {
+        let keyring = &self.core.keyring;
+        keyring.known_epoch_key(self.org, &self.organization, epoch)
+    }
+
     /// The key of the epoch that takes new data keys. [`Error::EpochMoved`] when that changed meanwhile: then the one before
     /// may be retired already, and whatever is said of it is of no matter.
     pub(crate) fn active_epoch_key(&self) -> Result<Arc<EpochKey>> {

@@ -15,6 +15,7 @@ use crate::organization::Organization;
 use crate::rewrap::step::{self, Step};
 use crate::storage::records::WrapRecord;
 use crate::store::Store;
+use std::sync::Arc;
 
 /// A wrap of an epoch's key as it stands in the file, to be kept by a test as somebody would who copied the file: it opens
 /// with the key in its shred cell alone.
@@ -71,6 +72,13 @@ pub fn sealed_wraps(store: &Store) -> Result<Vec<SealedWrap>> {
         }
     }
     Ok(wraps)
+}
+
+/// How many readers hold the snapshot of the newest state, of which no page is written over meanwhile.
+#[must_use]
+pub fn snapshot_readers(organization: &Organization) -> usize {
+    // The store itself holds it, and this.
+    Arc::strong_count(&organization.scope().snapshot()) - 2
 }
 
 /// Does one step of the organization's re-wrap job, and says whether there is more that can be done now.

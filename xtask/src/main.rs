@@ -86,7 +86,8 @@ enum Command {
         #[arg(long)]
         image: Option<u64>,
     },
-    /// Measures Keystead beside raw redb; everything behind `bench` is given to the benchmark.
+    /// Measures Keystead beside raw redb; everything behind `bench` is given to the benchmark. With --checks first: what checked
+    /// reads and the journal's marks cost, beside an engine without them.
     #[command(disable_help_flag = true)]
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -87,7 +87,7 @@ fn measure(fixture: &Fixture, cache_bytes: usize, rounds: usize, judged: bool) -
 }
 
 /// Reads these secrets, and gives the mean time in microseconds. The paths are made beforehand.
-fn read_all(session: &mut dyn Session, numbers: impl Iterator<Item = u64>) -> Result<f64> {
+pub(super) fn read_all(session: &mut dyn Session, numbers: impl Iterator<Item = u64>) -> Result<f64> {
     let wanted: Vec<(u64, String)> = numbers
         .map(|number| (number, path(Order::Scattered, number)))
         .collect();

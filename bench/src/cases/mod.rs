@@ -1,6 +1,8 @@
 //! What is measured, and what it is judged by.
 
 mod bulk;
+#[cfg(keystead_measured)]
+mod checks;
 mod disk;
 mod get;
 mod history;
@@ -18,6 +20,8 @@ type Run = fn(&mut Fixtures) -> Result<Vec<Line>>;
 /// Every case, by the name that `--only` takes, in the order in which they run: those that change the filled stores come
 /// after those that look at them.
 pub(crate) const ALL: &[(&str, Run)] = &[
+    #[cfg(keystead_measured)]
+    ("checks", checks::run),
     ("bulk", bulk::run),
     ("disk", disk::run),
     ("get", get::run),

@@ -13,17 +13,17 @@ use std::time::Duration;
 const CASE: &str = "put";
 const SAME_DURABILITY: &str = "redb, quick repair";
 /// Numbers of new secrets begin here, beyond those that fill the stores.
-const FIRST_NEW: u64 = 100_000_000;
+pub(super) const FIRST_NEW: u64 = 100_000_000;
 
-struct Contender {
-    engine: Box<dyn Engine>,
-    next: AtomicU64,
+pub(super) struct Contender {
+    pub(super) engine: Box<dyn Engine>,
+    pub(super) next: AtomicU64,
 }
 
 /// What one engine did with one number of threads.
 #[derive(Default)]
-struct Tally {
-    per_second: Vec<f64>,
+pub(super) struct Tally {
+    pub(super) per_second: Vec<f64>,
     latencies: Latencies,
     written: Written,
 }
@@ -74,7 +74,12 @@ pub(crate) fn run(fixtures: &mut Fixtures) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-fn take_turn(contender: &Contender, threads: usize, turn: Duration, tally: &mut Tally) -> Result<()> {
+pub(super) fn take_turn(
+    contender: &Contender,
+    threads: usize,
+    turn: Duration,
+    tally: &mut Tally,
+) -> Result<()> {
     let (start, before) = (Barrier::new(threads), Written::by_now()?);
     let began = now();
     let outcomes = std::thread::scope(|scope| {
@@ -178,7 +183,7 @@ fn judge(threads: usize, names: &[&str], tallies: &mut [Tally]) -> Vec<Line> {
 
 /// Bytes that went to the disk, and bytes handed to `write`, for each put. The first is what the kernel counts, which may
 /// count a whole folio of many pages for one dirty page; the table has the second.
-fn per_put(tally: &Tally) -> (f64, f64) {
+pub(super) fn per_put(tally: &Tally) -> (f64, f64) {
     let puts = tally.latencies.len().max(1) as f64;
     (
         tally.written.to_disk as f64 / puts,
@@ -186,7 +191,7 @@ fn per_put(tally: &Tally) -> (f64, f64) {
     )
 }
 
-fn shown(tally: &mut Tally) -> String {
+pub(super) fn shown(tally: &mut Tally) -> String {
     let latencies = &mut tally.latencies;
     let mut quantile = |share| time(micros(latencies.quantile(share)));
     let (p50, p99, max) = (quantile(0.5), quantile(0.99), quantile(1.0));
@@ -196,7 +201,7 @@ fn shown(tally: &mut Tally) -> String {
     )
 }
 
-fn figures(tally: &mut Tally) -> serde_json::Value {
+pub(super) fn figures(tally: &mut Tally) -> serde_json::Value {
     let (to_disk, handed_over) = per_put(tally);
     serde_json::json!({
         "per_second": tally.per_second,

@@ -58,7 +58,7 @@ impl Kms {
         epoch: EpochNumber,
         epoch_key: &LockedBytes,
     ) -> Result<Wrapped> {
-        let open = self.registry.instance(key)?;
+        let open = self.registry.instance(key, self.policy.timeout)?;
         let context = || self.context(key, &epoch.to_string());
         let failed = |error| kms_error(key, format!("wrap epoch {epoch}"), error);
         let wrapped = self
@@ -101,14 +101,19 @@ impl Kms {
         wrapped: &Wrapped,
     ) -> Result<LockedBytes> {
         let context = self.context(key, &epoch.to_string());
-        self.unwrap_under(key, &self.registry.instance(key)?, context, wrapped)
-            .map_err(|error| kms_error(key, format!("unwrap epoch {epoch}"), error))
+        self.unwrap_under(
+            key,
+            &self.registry.instance(key, self.policy.timeout)?,
+            context,
+            wrapped,
+        )
+        .map_err(|error| kms_error(key, format!("unwrap epoch {epoch}"), error))
     }
 
     /// Tells whether a key can be used: wraps and unwraps random bytes, and checks that they do not unwrap under another
     /// context. Three KMS calls.
     pub(crate) fn probe(&self, key: &RegisteredKey) -> Result<()> {
-        let open = self.registry.instance(key)?;
+        let open = self.registry.instance(key, self.policy.timeout)?;
         let probe = self.random_key()?;
         let mut nonce = [0; 8];
         self.env.fill_random(&mut nonce).map_err(Error::Randomness)?;

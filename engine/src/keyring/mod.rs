@@ -78,28 +78,36 @@ impl Keyring {
         organization: &OrganizationName,
         epoch: EpochNumber,
     ) -> Result<Arc<EpochKey>> {
-        let id = (org, epoch);
         loop {
-            match self.cache.lookup(id) {
-                Lookup::Cached(key) => return Ok(key),
-                Lookup::Aging(key) => {
-                    self.refresh(org, organization, epoch);
-                    return Ok(key);
-                }
-                Lookup::Failed(kms_key, error) => {
-                    let doing = format!("unwrap epoch {epoch}");
-                    return Err(Error::Kms {
-                        organization: organization.clone(),
-                        key: kms_key,
-                        doing,
-                        source: error,
-                    });
-                }
-                Lookup::Missing => {}
+            if let Some(known) = self.known_epoch_key(org, organization, epoch) {
+                return known;
             }
-            if let Some(_turn) = self.take_turn(id) {
+            if let Some(_turn) = self.take_turn((org, epoch)) {
                 return self.unwrap_epoch(org, organization, epoch);
             }
+        }
+    }
+
+    /// The key of an epoch, or why there is none, as far as that is known without waiting for its KMS.
+    pub(crate) fn known_epoch_key(
+        self: &Arc<Self>,
+        org: OrganizationId,
+        organization: &OrganizationName,
+        epoch: EpochNumber,
+    ) -> Option<Result<Arc<EpochKey>>> {
+        match self.cache.lookup((org, epoch)) {
+            Lookup::Cached(key) => Some(Ok(key)),
+            Lookup::Aging(key) => {
+                self.refresh(org, organization, epoch);
+                Some(Ok(key))
+            }
+            Lookup::Failed(kms_key, error) => Some(Err(Error::Kms {
+                organization: organization.clone(),
+                key: kms_key,
+                doing: format!("unwrap epoch {epoch}"),
+                source: error,
+            })),
+            Lookup::Missing => None,
         }
     }
 

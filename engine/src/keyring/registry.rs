@@ -9,11 +9,12 @@ use crate::keyring::calls::CallPool;
 use crate::names::{KeyName, OrganizationId, OrganizationName};
 use crate::storage::commit::lock;
 use keystead_backend::{
-    BackendError, CredentialKind, Description, ErrorCode, Host, KeyBackend, KeyInstance, LockedBytes,
-    LogLevel, OpenRequest,
+    BackendError, CancelFlag, CredentialKind, Description, ErrorCode, Host, KeyBackend, KeyInstance,
+    LockedBytes, LogLevel, OpenRequest,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Instances that are open at once, over all organizations.
 const INSTANCES_MAX: usize = 1024;
@@ -206,8 +207,8 @@ impl Registry {
         self.backends.contains_key(backend)
     }
 
-    /// The instance for a key: an open one, or a new one.
-    pub(crate) fn instance(&self, key: &RegisteredKey) -> Result<OpenInstance> {
+    /// The instance for a key: an open one, or a new one. A backend opens it on its own threads, within the deadline of a call.
+    pub(crate) fn instance(&self, key: &RegisteredKey, timeout: Duration) -> Result<OpenInstance> {
         let entry = self
             .backends
             .get(&key.backend)
@@ -226,15 +227,21 @@ impl Registry {
             organization: key.organization.clone(),
             key: key.name.clone(),
         });
-        let settings = entry.backend.settings.to_string();
-        let instance = entry
-            .backend
-            .connector
-            .open(OpenRequest {
+        let (connector, settings) = (
+            Arc::clone(&entry.backend.connector),
+            entry.backend.settings.to_string(),
+        );
+        let config = key.config.clone();
+        let open = move || {
+            connector.open(OpenRequest {
                 settings: &settings,
-                config: &key.config,
+                config: &config,
                 host,
             })
+        };
+        let instance = entry
+            .pool
+            .run(timeout, &CancelFlag::default(), || {}, open)
             .map_err(|source| kms_error(key, "open its backend", source))?;
         let open = OpenInstance {
             instance: Arc::from(instance),

@@ -1,8 +1,10 @@
-//! Rows out of the damaged file into the new store, in three layers: what its trees lead to; for keys that they do not lead to any
-//! more, what loose pages hold; over both, the journal.
+//! Rows out of the damaged file into the new store, in four layers: what its trees lead to; for keys that they do not lead to any
+//! more, what leaves of the newest state hold, wherever they stand; for keys that even those do not have, what is left of older states;
+//! over all, the journal.
 //!
-//! What a tree leads to is the newest durable state, and a hole in it is a range of keys. Loose pages hold rows of older states as
-//! well, so a row of theirs counts only when its key lies in a hole, and only by its own proof.
+//! What a tree leads to is the newest durable state, and a hole in it is a range of keys. A leaf that the newest state has ([`Live`])
+//! fills the range from its first key to its last. Pages of older states hold what has changed since, so a row of theirs counts
+//! only when its key still lies in a hole, and only by its own proof.
 
 use super::bulk::Bulk;
 use super::report::SalvageProgress;
@@ -11,7 +13,7 @@ use crate::error::Result;
 use crate::keyring::epoch;
 use crate::names::{EpochNumber, OrganizationId, StoreId};
 use crate::storage::container::Survivors;
-use crate::storage::raw::{Damaged, Holes, LooseLeaf, unreadable};
+use crate::storage::raw::{Damaged, Holes, Live, LooseLeaf, unreadable};
 use crate::storage::records::{
     self, Body, DataKeyRow, EpochRecord, HeadRecord, HeaderCheck, KeyRecord, KeyState,
     OrganizationNameRecord, RewrapJobRecord, SecretRecord, VersionRow,
@@ -40,8 +42,8 @@ const COPIED: [Table; 11] = [
 /// A row by its table's number and its key.
 type RowName = (u8, Vec<u8>);
 
-/// What was gathered, beside the rows. Memory: something for each damaged page, and for each row found in loose pages more than
-/// once or beyond one block.
+/// What was gathered, beside the rows. Memory: something for each damaged page, for each leaf to which only damaged pages led, and for
+/// each row found in pages of older states more than once or beyond one block; while loose pages are read, a bit for each block.
 #[derive(Default)]
 pub(crate) struct Gathered {
     holes: Vec<Holes>,
@@ -55,7 +57,8 @@ pub(crate) struct Gathered {
     spanning: BTreeSet<RowName>,
     pub(crate) journal_records_lost: u64,
     pub(crate) next_organization: u64,
-    generation: u64,
+    /// The journal's generation in the newest state; `None`: the page that says is gone.
+    generation: Option<u64>,
 }
 
 impl Gathered {
@@ -73,22 +76,24 @@ impl Gathered {
         progress: &mut dyn FnMut(SalvageProgress),
     ) -> Result<Self> {
         let mut gathered = Self::new();
-        let facts = gathered.facts(damaged)?;
+        gathered.facts(damaged)?;
         for table in COPIED {
             gathered.tree(damaged, bulk, table, &|_| true, progress)?;
         }
-        if COPIED.iter().any(|table| gathered.has_holes(*table)) {
-            gathered.loose(damaged, bulk, &|table, _| table != Table::Chunks, progress)?;
+        let wanted = |table, _: &[u8]| COPIED.contains(&table);
+        let has_holes = COPIED.iter().any(|table| gathered.has_holes(*table));
+        if has_holes || gathered.generation.is_none() {
+            gathered.loose(damaged, bulk, &wanted, progress)?;
         }
         let survivors = damaged
             .container()
             .journal()
             .survivors()
             .map_err(|error| unreadable(&error))?;
-        // Where the fact is lost, the newest records are the current ones: replaying what the pages have already changes nothing.
-        gathered.generation = facts.or(survivors.newest()).unwrap_or(0);
-        gathered.journal_records_lost = survivors.missing(gathered.generation);
-        gathered.journal(&survivors, bulk, &|table, _| COPIED.contains(&table))?;
+        gathered.journal_records_lost = survivors.missing(gathered.current(&survivors));
+        let later = gathered.later_than(&survivors, bulk)?;
+        let is_news = |table, key: &[u8]| wanted(table, key) && !later.contains(&organization_of(table, key));
+        gathered.journal(&survivors, bulk, &is_news)?;
         bulk.flush()?;
         Ok(gathered)
     }
@@ -106,9 +111,9 @@ impl Gathered {
         }
         let wanted = |key: &[u8]| key.first_chunk().is_some_and(|value| values.contains(value));
         let wanted_of = |table, key: &[u8]| table == Table::Chunks && wanted(key);
-        let facts = gathered.facts(damaged)?;
+        gathered.facts(damaged)?;
         gathered.tree(damaged, bulk, Table::Chunks, &wanted, progress)?;
-        if gathered.has_holes(Table::Chunks) {
+        if gathered.has_holes(Table::Chunks) || gathered.generation.is_none() {
             gathered.loose(damaged, bulk, &wanted_of, progress)?;
         }
         let survivors = damaged
@@ -116,7 +121,6 @@ impl Gathered {
             .journal()
             .survivors()
             .map_err(|error| unreadable(&error))?;
-        gathered.generation = facts.or(survivors.newest()).unwrap_or(0);
         gathered.journal(&survivors, bulk, &wanted_of)?;
         bulk.flush()?;
         Ok(gathered)
@@ -187,19 +191,57 @@ impl Gathered {
         Ok(found)
     }
 
-    /// The facts of the store that count: the generation of the journal, if it is known; the number of the next organization.
-    fn facts(&mut self, damaged: &Damaged) -> Result<Option<u64>> {
-        let mut generation = None;
+    /// The facts of the store that count: the generation of the journal; the number of the next organization.
+    fn facts(&mut self, damaged: &Damaged) -> Result<()> {
         damaged.walk(Table::Store, &mut |name, row, _| {
-            let value = row.try_into().map(u64::from_le_bytes);
-            match (name, value) {
-                (b"journal_generation", Ok(value)) => generation = Some(value),
-                (b"next_organization", Ok(value)) => self.next_organization = value,
-                _ => {}
-            }
+            self.fact(name, row);
             Ok(())
         })?;
-        Ok(generation)
+        Ok(())
+    }
+
+    fn fact(&mut self, name: &[u8], row: &[u8]) {
+        match (name, row.try_into().map(u64::from_le_bytes)) {
+            (b"journal_generation", Ok(value)) => self.generation = Some(value),
+            (b"next_organization", Ok(value)) => self.next_organization = self.next_organization.max(value),
+            _ => {}
+        }
+    }
+
+    /// The generation whose records are news: where no page says, the newest one of which there is a record.
+    fn current(&self, survivors: &Survivors) -> u64 {
+        self.generation.or(survivors.newest()).unwrap_or(0)
+    }
+
+    /// Organizations whose pages are newer than the journal's newest records of them. Only where the generation is not known: those
+    /// records may be of the one before, which the last checkpoint took in, perhaps along with changes that no record has.
+    fn later_than(&self, survivors: &Survivors, bulk: &mut Bulk<'_>) -> Result<BTreeSet<[u8; 4]>> {
+        let mut heads: BTreeMap<[u8; 4], u64> = BTreeMap::new();
+        if self.generation.is_some() {
+            return Ok(BTreeSet::new());
+        }
+        for payload in survivors.payloads(self.current(survivors)) {
+            journal_changes(payload, |table, key, row| {
+                if let (Table::Audit, Some(_), Some((org, sequence))) = (table, row, key.split_first_chunk())
+                    && let Ok(sequence) = sequence.try_into().map(u64::from_be_bytes)
+                {
+                    let newest = heads.entry(*org).or_default();
+                    *newest = (*newest).max(sequence);
+                }
+                Ok(())
+            })?;
+        }
+        let mut later = BTreeSet::new();
+        for (org, newest) in heads {
+            let head: Option<HeadRecord> = bulk.record(&org).unwrap_or(None);
+            let next = [&org[..], &(newest + 1).to_be_bytes()].concat();
+            if head.is_some_and(|head| head.audit_sequence > newest)
+                || bulk.get(Table::Audit, &next)?.is_some()
+            {
+                later.insert(org);
+            }
+        }
+        Ok(later)
     }
 
     fn tree(
@@ -217,9 +259,7 @@ impl Gathered {
             if rows % 1024 == 0 {
                 progress(SalvageProgress::new("copying rows", rows, None));
             }
-            if !has_shape(table, key, row)
-                || is_tagged(table) && !records::is_in_place(bulk.place(), table, key, row)
-            {
+            if !is_right(bulk, table, key, row) {
                 bad.insert((table as u8, key.to_vec()));
                 return Ok(());
             }
@@ -232,6 +272,7 @@ impl Gathered {
         Ok(())
     }
 
+    /// What leaves hold to which nothing leads any more: first those of the newest state, where it is known which they are.
     fn loose(
         &mut self,
         damaged: &Damaged,
@@ -241,7 +282,12 @@ impl Gathered {
     ) -> Result<()> {
         let total = Some(damaged.container().page_blocks());
         let mut progress = |blocks| progress(SalvageProgress::new("looking at every block", blocks, total));
-        damaged.leaves(&mut progress, |leaf| {
+        let live = damaged.live();
+        if let Some(live) = &live {
+            self.of_newest_state(damaged, live, bulk, wanted, &mut progress)?;
+        }
+        let is_older = |block| live.as_ref().is_none_or(|live| !live.contains(block));
+        damaged.leaves(&mut progress, &is_older, |leaf| {
             let untagged = untagged_table(&leaf);
             let mut guess = Table::Versions;
             for (key, row, spans) in leaf.rows() {
@@ -264,6 +310,56 @@ impl Gathered {
             }
             Ok(())
         })
+    }
+
+    /// Leaves of the newest state fill holes: what stands in them is so, and what does not stand between two of their keys is not there.
+    fn of_newest_state(
+        &mut self,
+        damaged: &Damaged,
+        live: &Live,
+        bulk: &mut Bulk<'_>,
+        wanted: &dyn Fn(Table, &[u8]) -> bool,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        let mut known = vec![Vec::new(); TABLE_COUNT];
+        damaged.leaves(progress, &|block| live.contains(block), |leaf| {
+            let Some(table) = table_of(bulk, &leaf) else {
+                leaf.rows().for_each(|(name, row, _)| self.fact(name, row));
+                return Ok(());
+            };
+            let rows: Vec<_> = leaf.all_rows().collect();
+            let all_keys = rows.iter().all(|row| row.key.is_some());
+            for row in &rows {
+                let Some(key) = row.key.filter(|key| self.in_hole(table, key)) else {
+                    continue;
+                };
+                match row.value.filter(|row| is_right(bulk, table, key, row)) {
+                    Some(row) => {
+                        if wanted(table, key) {
+                            bulk.put(table, key, row.to_vec())?;
+                        }
+                        if !all_keys {
+                            known[table as usize].push((key.to_vec(), key.to_vec()));
+                        }
+                    }
+                    None if all_keys => drop(self.bad.insert((table as u8, key.to_vec()))),
+                    None => {}
+                }
+            }
+            if let (true, Some(first), Some(last)) = (
+                all_keys,
+                rows.first().and_then(|row| row.key),
+                rows.last().and_then(|row| row.key),
+            ) && self.in_hole(table, first)
+            {
+                known[table as usize].push((first.to_vec(), last.to_vec()));
+            }
+            Ok(())
+        })?;
+        for (holes, known) in self.holes.iter_mut().zip(known) {
+            *holes = std::mem::take(holes).without(known);
+        }
+        Ok(())
     }
 
     /// A row for a key in a hole: taken when there is none yet or it is the better one, remembered when either may be right.
@@ -302,7 +398,7 @@ impl Gathered {
         bulk: &mut Bulk<'_>,
         wanted: &dyn Fn(Table, &[u8]) -> bool,
     ) -> Result<()> {
-        for payload in survivors.payloads(self.generation) {
+        for payload in survivors.payloads(self.current(survivors)) {
             journal_changes(payload, |table, key, row| {
                 let value = row.and_then(|row| row.try_into().ok()).map(u64::from_le_bytes);
                 if let (Table::Store, b"next_organization", Some(value)) = (table, key, value) {
@@ -345,6 +441,29 @@ fn has_shape(table: Table, key: &[u8], row: &[u8]) -> bool {
         Table::Keys | Table::Secrets => key.get(4..).is_some_and(|name| std::str::from_utf8(name).is_ok()),
         _ => std::str::from_utf8(key).is_ok(),
     }
+}
+
+/// True for a row that is where its tag says, or, of a table without tags, looks like one of its rows.
+fn is_right(bulk: &Bulk<'_>, table: Table, key: &[u8], row: &[u8]) -> bool {
+    has_shape(table, key, row) && (!is_tagged(table) || records::is_in_place(bulk.place(), table, key, row))
+}
+
+/// The table that a leaf of the newest state is of: by the tag of any row, or by the shape of all.
+fn table_of(bulk: &Bulk<'_>, leaf: &LooseLeaf<'_>) -> Option<Table> {
+    let tagged = leaf
+        .rows()
+        .find_map(|(key, row, _)| tagged_table(bulk, Table::Versions, key, row));
+    tagged.or_else(|| untagged_table(leaf).filter(|_| leaf.rows().next().is_some()))
+}
+
+/// The organization of a row; of no organization: zeros, which are none.
+fn organization_of(table: Table, key: &[u8]) -> [u8; 4] {
+    let key = match table {
+        Table::OrganizationNames => return [0; 4],
+        Table::RewrapJobs => key.get(1..),
+        _ => Some(key),
+    };
+    key.and_then(<[u8]>::first_chunk).copied().unwrap_or_default()
 }
 
 /// The table that a loose row is of, by its place tag; `guess` is looked at first.

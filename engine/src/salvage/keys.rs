@@ -73,13 +73,56 @@ impl Settling<'_> {
             bulk.put_record(&tables::with_name(org, KeyName::MANAGED), &managed)?;
             keys.insert(KeyName::MANAGED.into(), KeyState::Enabled);
         }
-        for (name, backend) in &self.witness.keys_added {
-            if !keys.contains_key(name) {
-                let what = format!("key {name:?} (backend {backend:?}): its config is gone");
-                report.lose(self.loss(LossKind::Key, what));
+        self.lost_keys(bulk, report, &keys)?;
+        Ok(keys)
+    }
+
+    /// Keys of which no record is left, but which trail, epochs or jobs name. Each leaves a disabled one without a config, so that what
+    /// names it names something, and no other key gets its name.
+    fn lost_keys(
+        &self,
+        bulk: &mut Bulk<'_>,
+        report: &mut SalvageReport,
+        keys: &BTreeMap<String, KeyState>,
+    ) -> Result<()> {
+        let org = self.org();
+        let mut named = BTreeSet::new();
+        bulk.each(Table::Epochs, &tables::organization(org), |bulk, key, _| {
+            if let Ok(Some(record)) = bulk.record::<EpochRecord>(key) {
+                named.extend(record.wraps.into_iter().map(|wrap| wrap.key));
+                named.extend(
+                    Some(record.opened.key).filter(|_| record.opened.cause != EpochCause::RecordLost),
+                );
+            }
+            Ok(())
+        })?;
+        for finished in [false, true] {
+            let job = bulk.record::<RewrapJobRecord>(&tables::rewrap_job(org, finished));
+            if let Some(job) = job.unwrap_or(None) {
+                named.extend(job.sources.into_iter().map(|source| source.target_key));
+                named.extend(job.disabling);
             }
         }
-        Ok(keys)
+        let told = self.witness.keys_added.iter();
+        let mut backends: BTreeMap<&str, &str> = told.map(|(key, backend)| (&**key, &**backend)).collect();
+        for name in &named {
+            backends.entry(name).or_default();
+        }
+        for (name, backend) in backends {
+            if keys.contains_key(name) {
+                continue;
+            }
+            let what = format!("key {name:?} (backend {backend:?}): its config is gone");
+            report.lose(self.loss(LossKind::Key, what));
+            let lost = KeyRecord {
+                backend: backend.into(),
+                config: "{}".into(),
+                state: KeyState::Disabled,
+                created_at_ms: 0,
+            };
+            bulk.put_record(&tables::with_name(org, name), &lost)?;
+        }
+        Ok(())
     }
 
     fn epochs(

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::storage::Table;
 use crate::storage::container::{Container, Disk};
 use crate::storage::raw::{self, Damaged, unreadable};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A row, and where the blocks that it needs begin in the file.
@@ -26,6 +27,8 @@ pub struct Places {
     pub rows: Vec<RowPlace>,
     /// Where the blocks of pages begin that were ever written, free ones as well.
     pub blocks: Vec<u64>,
+    /// Where the blocks begin that say which pages the newest state has: redb's header, and pages of its own tables.
+    pub witnesses: Vec<u64>,
 }
 
 /// Looks where the rows of a store stand. Its journal is not looked at.
@@ -49,10 +52,20 @@ pub fn places(disk: Arc<dyn Disk>) -> Result<Places> {
             Ok(())
         })?;
     }
+    let mut witnesses = BTreeSet::from([0]);
+    damaged.read_live(&mut witnesses);
+    let witnesses = witnesses
+        .into_iter()
+        .map(|block| container.block_place(block).0)
+        .collect();
     let mut buffer = [0; 4096];
     let blocks = (1..container.page_blocks()).filter(|block| container.read_block(*block, &mut buffer));
     let blocks = blocks.map(|block| container.block_place(block).0).collect();
-    Ok(Places { rows, blocks })
+    Ok(Places {
+        rows,
+        blocks,
+        witnesses,
+    })
 }
 
 /// Reads any bytes as a page of redb's; `whole` says which of its blocks of 4,096 bytes are. How many rows or children it has.

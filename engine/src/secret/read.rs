@@ -2,6 +2,7 @@
 
 use crate::crypto::{Commitment, SecretBytes, wiping_stack};
 use crate::error::{Error, Result};
+use crate::keyring::cache::EpochKey;
 use crate::keyring::data_key::{self, DataKey, DataKeyPlace};
 use crate::names::{self, SecretPath, Version};
 use crate::scope::Scope;
@@ -14,6 +15,7 @@ use crate::storage::tables::ValueId;
 use crate::storage::{Rows, Snapshot, Table, tables};
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 /// The most items of one page.
 pub(crate) const PAGE_MAX: usize = 10_000;
@@ -86,29 +88,64 @@ pub(crate) fn get(scope: &Scope, path: &SecretPath, version: Option<Version>) ->
 }
 
 /// Opens a version: its data key, its header, and its value if that is inline.
+///
+/// While a KMS is asked, which may take its time, no snapshot is held: pages that one sees are not written over, so the file would grow
+/// with every write meanwhile. Then the read begins anew.
 pub(crate) fn open(scope: &Scope, path: &SecretPath, version: Option<Version>) -> Result<OpenedVersion> {
-    let snapshot = scope.snapshot();
-    let secret = find(scope, &*snapshot, path)?;
-    let version = version.unwrap_or(secret.latest);
-    if version > secret.latest {
-        return Err(missing_version(scope, path, version, secret.latest));
+    let mut asked: Option<Arc<EpochKey>> = None;
+    let mut overtaken = false;
+    loop {
+        let snapshot = scope.snapshot();
+        let secret = find(scope, &*snapshot, path)?;
+        let version = version.unwrap_or(secret.latest);
+        if version > secret.latest {
+            return Err(missing_version(scope, path, version, secret.latest));
+        }
+        let key = tables::version(scope.org, secret.secret_id, version);
+        if secret.deleted > 0 && snapshot.record::<DeletionRecord>(&key)?.is_some() {
+            let (organization, path) = (scope.organization.clone(), path.clone());
+            return Err(Error::VersionDeleted {
+                organization,
+                path,
+                version,
+            });
+        }
+        let wrapped = snapshot.get_with(Table::DataKeys, &key, DataKeyRow::decode)?;
+        let epoch_key = match &wrapped {
+            // Destroyed, lost or damaged: the version's own row says which.
+            None => None,
+            Some(row) => match asked.take().filter(|key| key.epoch == row.epoch) {
+                Some(key) => Some(key),
+                None => scope.known_epoch_key(row.epoch).transpose()?,
+            },
+        };
+        if let (Some(row), None) = (&wrapped, &epoch_key) {
+            let (epoch, sequence) = (row.epoch, snapshot.sequence);
+            drop(snapshot);
+            match scope.epoch_key(epoch) {
+                Ok(key) => asked = Some(key),
+                // Its data keys were re-wrapped and it was retired since.
+                Err(error) if error.is_damaged() && !overtaken && scope.snapshot().sequence != sequence => {
+                    overtaken = true;
+                }
+                Err(error) => return Err(error),
+            }
+            continue;
+        }
+        let data_key = || {
+            let (row, epoch_key) = wrapped
+                .as_ref()
+                .zip(epoch_key.as_ref())
+                .ok_or_else(|| missing_data_key(path, version))?;
+            open_data_key_row(scope, path, secret.secret_id, version, row, epoch_key)
+        };
+        let opened = wiping_stack(|| {
+            snapshot.get_with(Table::Versions, &key, |row| {
+                open_row(scope, &snapshot, path, secret.secret_id, version, row, data_key)
+            })
+        })?;
+        return opened.ok_or_else(|| damaged_version(path, version, "its row is missing"));
     }
-    let key = tables::version(scope.org, secret.secret_id, version);
-    if secret.deleted > 0 && snapshot.record::<DeletionRecord>(&key)?.is_some() {
-        let (organization, path) = (scope.organization.clone(), path.clone());
-        return Err(Error::VersionDeleted {
-            organization,
-            path,
-            version,
-        });
-    }
-    let data_key = || open_data_key(scope, &snapshot, path, secret.secret_id, version);
-    let opened = wiping_stack(|| {
-        snapshot.get_with(Table::Versions, &key, |row| {
-            open_row(scope, &snapshot, path, secret.secret_id, version, row, data_key)
-        })
-    })?;
-    opened.ok_or_else(|| damaged_version(path, version, "its row is missing"))
 }
 
 pub(crate) fn open_row(
@@ -223,21 +260,32 @@ fn open_data_key_in(
     secret_id: u64,
     version: Version,
 ) -> Result<DataKey> {
-    let place = DataKeyPlace {
-        store: scope.store(),
-        org: scope.org,
-        secret_id,
-        version,
-    };
     let row = snapshot
         .get_with(
             Table::DataKeys,
             &tables::version(scope.org, secret_id, version),
             DataKeyRow::decode,
         )?
-        .ok_or_else(|| damaged_version(path, version, "its data key is missing"))?;
+        .ok_or_else(|| missing_data_key(path, version))?;
     let epoch_key = scope.epoch_key(row.epoch)?;
-    data_key::open(&epoch_key.cipher(), &place, &row).ok_or_else(|| {
+    open_data_key_row(scope, path, secret_id, version, &row, &epoch_key)
+}
+
+fn open_data_key_row(
+    scope: &Scope,
+    path: &SecretPath,
+    secret_id: u64,
+    version: Version,
+    row: &DataKeyRow,
+    epoch_key: &EpochKey,
+) -> Result<DataKey> {
+    let place = DataKeyPlace {
+        store: scope.store(),
+        org: scope.org,
+        secret_id,
+        version,
+    };
+    data_key::open(&epoch_key.cipher(), &place, row).ok_or_else(|| {
         damaged_version(
             path,
             version,
@@ -415,6 +463,10 @@ pub(crate) fn lost_version(scope: &Scope, path: &SecretPath, version: Version) -
         path: path.clone(),
         version,
     }
+}
+
+fn missing_data_key(path: &SecretPath, version: Version) -> Error {
+    damaged_version(path, version, "its data key is missing")
 }
 
 fn damaged_version(path: &SecretPath, version: Version, reason: &str) -> Error {

@@ -103,6 +103,20 @@ impl Container {
             && self.inner.tags.block(block, out) == tag
     }
 
+    /// True for a block that does not match its tag, unless it looks as if it had never been written.
+    pub(crate) fn is_block_damaged(&self, block: u64) -> bool {
+        let mut bytes = [0; BLOCK];
+        let layout = self.inner.layout();
+        let mut tag = [0; TAG_BYTES];
+        let has_tag = self
+            .inner
+            .disk
+            .read_at(layout.tag_offset(block), &mut tag, READING)
+            .is_err()
+            || tag != [0; TAG_BYTES];
+        !self.read_block(block, &mut bytes) && (has_tag || bytes != [0; BLOCK])
+    }
+
     /// The header of redb, if it matches its seal.
     pub(crate) fn read_redb_header(&self) -> Option<Vec<u8>> {
         let mut header = vec![0; 480];

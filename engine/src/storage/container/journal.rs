@@ -49,6 +49,7 @@ use super::disk::CheckedDisk;
 use super::error::ContainerError;
 use super::geometry::{BLOCK_BYTES, JOURNAL_BYTES, JOURNAL_OFFSET, SECTOR_BYTES, array};
 use super::tags::Tags;
+use crate::left_out::{Part, is_left_out};
 use crate::mutant::{Mutant, planted};
 
 const MAGIC: [u8; 4] = *b"KJRN";
@@ -230,11 +231,13 @@ impl Journal {
             sequence: position.sequence,
         };
         let slot = MARKS + (position.sequence % 2) as usize * MARK_STEP;
-        self.disk.write_at(
-            JOURNAL_OFFSET + slot as u64,
-            &mark.sector(&self.tags),
-            "marking the journal's end",
-        )?;
+        if !is_left_out(Part::JournalMarks) {
+            self.disk.write_at(
+                JOURNAL_OFFSET + slot as u64,
+                &mark.sector(&self.tags),
+                "marking the journal's end",
+            )?;
+        }
         if !planted(Mutant::JournalUnsynced) {
             self.disk.sync("syncing the journal")?;
         }

@@ -12,6 +12,7 @@ use super::Inner;
 use super::error::ContainerError;
 use super::geometry::{BLOCK_BYTES, BLOCKS_PER_SEGMENT, Layout, PAGE_BLOCKS_MAX, SECTOR_BYTES, TAG_BYTES};
 use super::page_check;
+use crate::left_out::{Part, is_left_out};
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 const SECTOR: usize = SECTOR_BYTES as usize;
@@ -223,6 +224,13 @@ impl Pages {
         let mut tags = [0; TAGS_PER_SEGMENT * TAG_BYTES];
         while !out.is_empty() {
             let (run, rest) = out.split_at_mut(run_bytes(first, out.len()));
+            if is_left_out(Part::BlockTags) {
+                self.inner
+                    .disk
+                    .read_at(layout.block_offset(first), run, READING)?;
+                (first, out) = (first + (run.len() / BLOCK) as u64, rest);
+                continue;
+            }
             let tags = &mut tags[..run.len() / BLOCK * TAG_BYTES];
             self.inner.disk.read_at(layout.tag_offset(first), tags, READING)?;
             if let Some(unwritten) = tags
@@ -261,6 +269,13 @@ impl Pages {
         let mut tags = [0; TAGS_PER_SEGMENT * TAG_BYTES];
         while !data.is_empty() {
             let (run, rest) = data.split_at(run_bytes(first, data.len()));
+            if is_left_out(Part::BlockTags) {
+                self.inner
+                    .disk
+                    .write_at(layout.block_offset(first), run, WRITING)?;
+                (first, data) = (first + (run.len() / BLOCK) as u64, rest);
+                continue;
+            }
             let tags = &mut tags[..run.len() / BLOCK * TAG_BYTES];
             let mut number = first;
             for (block, tag) in run

@@ -3,13 +3,17 @@
 //!
 //! - [`page`]: pages as bytes.
 //! - [`holes`]: the keys that the tree would have led to.
+//! - [`live`]: the blocks of the newest state.
 //! - [`roots`]: where each table's tree begins.
 
 mod holes;
+mod live;
 mod page;
 mod roots;
 
 pub(crate) use holes::{Hole, Holes};
+pub(crate) use live::Live;
+pub(crate) use page::Row;
 
 use crate::error::{Error, Result};
 use crate::storage::container::{BLOCK_BYTES, Container};
@@ -26,6 +30,8 @@ const DEPTH_MAX: usize = 32;
 pub(crate) struct Damaged {
     container: Container,
     header: Option<RedbHeader>,
+    /// False where redb's own header is destroyed, and another one says how regions are laid out.
+    header_is_own: bool,
     roots: [Root; TABLE_COUNT],
 }
 
@@ -49,7 +55,6 @@ pub(crate) struct Stand {
 
 impl Stand {
     /// The blocks that the row needs: the one with the page's head, and those with its key and value.
-    #[cfg_attr(not(feature = "simulation"), allow(dead_code, reason = "tests ask"))]
     pub(crate) fn blocks(&self) -> BTreeSet<u64> {
         let touched = |bytes: &Range<usize>| bytes.start / BLOCK..bytes.end.div_ceil(BLOCK);
         let within = std::iter::once(0)
@@ -75,6 +80,7 @@ impl Damaged {
         let mut damaged = Self {
             container,
             header: own.or_else(|| RedbHeader::decode(geometry?)),
+            header_is_own: own.is_some(),
             roots: [Root::Lost; TABLE_COUNT],
         };
         damaged.roots = match own.map(|header| header.tables) {
@@ -110,12 +116,13 @@ impl Damaged {
         Ok(walk.holes)
     }
 
-    /// Visits every leaf that stands anywhere in the file, of the newest state or an older one. `progress` is told how many
-    /// blocks were looked at. What a leaf's later blocks hold is theirs only when it is a page still: in a free page they may have been
+    /// Visits every leaf that stands anywhere in the file, of the newest state or an older one, in blocks that are `wanted`. `progress`
+    /// is told how many blocks were looked at. What a leaf's later blocks hold is theirs only when it is a page still: in a free page they may have been
     /// written over.
     pub(crate) fn leaves(
         &self,
         progress: &mut dyn FnMut(u64),
+        wanted: &dyn Fn(u64) -> bool,
         mut visit: impl FnMut(LooseLeaf<'_>) -> Result<()>,
     ) -> Result<()> {
         let mut first = [0; BLOCK];
@@ -123,7 +130,7 @@ impl Damaged {
             if block % 1024 == 0 {
                 progress(block);
             }
-            if !self.container.read_block(block, &mut first) {
+            if !wanted(block) || !self.container.read_block(block, &mut first) {
                 continue;
             }
             let Some(used) = page::used_bytes(&first).filter(|_| first[0] == 1) else {
@@ -195,6 +202,11 @@ pub(crate) struct LooseLeaf<'l> {
 }
 
 impl<'l> LooseLeaf<'l> {
+    /// All its rows, in order, as far as they are whole.
+    pub(crate) fn all_rows(&self) -> impl Iterator<Item = Row<'l>> {
+        self.leaf.rows()
+    }
+
     /// Its whole rows, in order; true for one that reaches beyond the leaf's first block.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (&'l [u8], &'l [u8], bool)> {
         self.leaf

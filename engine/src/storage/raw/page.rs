@@ -19,7 +19,7 @@ pub(crate) struct PageNumber {
 }
 
 impl PageNumber {
-    fn decode(bytes: [u8; 8]) -> Self {
+    pub(super) fn decode(bytes: [u8; 8]) -> Self {
         let bits = u64::from_le_bytes(bytes);
         let order = (bits >> 59) as u8;
         Self {
@@ -42,6 +42,10 @@ pub(crate) struct RedbHeader {
     region_data_blocks: u32,
     /// `None`: there is no table.
     pub(crate) tables: Option<PageNumber>,
+    /// The root of redb's own tables in that state.
+    pub(crate) own_tables: Option<PageNumber>,
+    /// The number of the transaction that made that state.
+    pub(crate) transaction: u64,
 }
 
 impl RedbHeader {
@@ -57,22 +61,32 @@ impl RedbHeader {
         if *bytes.get(slot)? != 3 {
             return None;
         }
-        let root: [u8; 8] = bytes.get(slot + 8..slot + 16)?.try_into().ok()?;
+        let array_at = |at: usize| bytes.get(slot + at..slot + at + 8)?.try_into().ok();
+        let root = |is_there: usize, at| {
+            let root = PageNumber::decode(array_at(at)?);
+            Some((*bytes.get(slot + is_there)? != 0).then_some(root))
+        };
         Some(Self {
             region_header_blocks: u32_at(16)?,
             region_data_blocks: u32_at(20)?,
-            tables: (*bytes.get(slot + 1)? != 0).then(|| PageNumber::decode(root)),
+            tables: root(1, 8)?,
+            own_tables: root(2, 40)?,
+            transaction: u64::from_le_bytes(array_at(104)?),
         })
+    }
+
+    /// The first block of a region that can be given out, and how many such a region has at most.
+    pub(crate) fn region(&self, number: u32) -> Option<(u64, u32)> {
+        let blocks = u64::from(self.region_header_blocks) + u64::from(self.region_data_blocks);
+        let first = u64::from(number).checked_mul(blocks)?;
+        let first = first.checked_add(1 + u64::from(self.region_header_blocks))?;
+        Some((first, self.region_data_blocks))
     }
 
     /// The first block of a page, counted in redb's file.
     pub(crate) fn first_block(&self, page: PageNumber) -> Option<u64> {
-        let region = u64::from(self.region_header_blocks) + u64::from(self.region_data_blocks);
         let within = u64::from(page.index).checked_mul(page.blocks()?)?;
-        u64::from(page.region)
-            .checked_mul(region)?
-            .checked_add(1 + u64::from(self.region_header_blocks))?
-            .checked_add(within)
+        self.region(page.region)?.0.checked_add(within)
     }
 }
 
@@ -207,14 +221,8 @@ pub(crate) struct Branch<'p> {
 impl<'p> Branch<'p> {
     fn parse(whole: &Whole<'p>) -> Option<Self> {
         let count = whole.count()?;
-        let children_at = 8 + 16 * (count + 1);
-        let ends_at = children_at + 8 * (count + 1);
-        let children = (0..=count)
-            .map(|n| {
-                let at = children_at + 8 * n;
-                Some(PageNumber::decode(whole.get(at..at + 8)?.try_into().ok()?))
-            })
-            .collect::<Option<Vec<_>>>()?;
+        let ends_at = 8 + 24 * (count + 1);
+        let children = children(whole, count)?;
         let mut from = ends_at + 4 * count;
         let mut keys = Vec::with_capacity(count.min(512));
         for n in 0..count {
@@ -227,6 +235,44 @@ impl<'p> Branch<'p> {
         }
         keys.is_sorted_by(|one, next| one < next)
             .then_some(Self { keys, children })
+    }
+}
+
+fn children(whole: &Whole<'_>, count: usize) -> Option<Vec<PageNumber>> {
+    let at = 8 + 16 * (count + 1);
+    let children = (0..=count).map(|n| {
+        let child = whole.get(at + 8 * n..at + 8 * (n + 1))?;
+        Some(PageNumber::decode(child.try_into().ok()?))
+    });
+    children.collect()
+}
+
+/// A page of one of redb's own tables, whose keys are all of one width and do not order as their bytes do.
+pub(crate) enum OwnPage<'p> {
+    Leaf(Vec<(&'p [u8], &'p [u8])>),
+    Branch(Vec<PageNumber>),
+}
+
+impl<'p> OwnPage<'p> {
+    /// `None` when any part of it is damaged.
+    pub(crate) fn parse(whole: &Whole<'p>, key_bytes: usize) -> Option<Self> {
+        let count = whole.count()?;
+        match *whole.get(0..1)?.first()? {
+            LEAF => {
+                let keys_at = 4 + 4 * count;
+                let mut from = keys_at + key_bytes * count;
+                let rows = (0..count).map(|n| {
+                    let to = whole.u32_at(4 + 4 * n)?;
+                    let row = (to >= from).then_some(from..to)?;
+                    from = to;
+                    let key = keys_at + key_bytes * n..keys_at + key_bytes * (n + 1);
+                    Some((whole.get(key)?, whole.get(row)?))
+                });
+                rows.collect::<Option<_>>().map(Self::Leaf)
+            }
+            BRANCH => children(whole, count).map(Self::Branch),
+            _ => None,
+        }
     }
 }
 
@@ -303,6 +349,7 @@ mod tests {
                 Some(Page::Branch(branch)) => prop_assert_eq!(branch.children.len(), branch.keys.len() + 1),
                 None => {}
             }
+            OwnPage::parse(&Whole { page: &page, blocks: &blocks }, usize::from(kind) * 8);
             if let Some(first) = page.first_chunk() {
                 used_bytes(first);
             }

@@ -35,10 +35,14 @@ impl Damaged {
 
     /// The roots of the newest state, by the leaves of table definitions that are left of all states. Pages of the newest one are
     /// never written over, so what its leaf leads to is what it says. Newer is the one with the later generation of the journal; of the
-    /// same generation, the one with more audit records. All lost when there is none.
+    /// same generation, the one with more audit records. All lost when there is none, or when some other block is damaged: it may have
+    /// been the newest of those leaves, and what an older state has, destroyed versions among it, is not to be taken for current.
     pub(super) fn find_roots(&self) -> Result<Roots> {
+        if (1..self.container.page_blocks()).any(|block| self.container.is_block_damaged(block)) {
+            return Ok([Root::Lost; TABLE_COUNT]);
+        }
         let mut candidates = Vec::new();
-        self.leaves(&mut |_| {}, |leaf| {
+        self.leaves(&mut |_| {}, &|_| true, |leaf| {
             let mut roots = [Root::Lost; TABLE_COUNT];
             let all = leaf
                 .rows()
