@@ -195,6 +195,11 @@ extern "C" {
 #define KEYSTEAD_VERSION_MISMATCH 34
 
 /*
+ The version was lost to damage of the file; the store was salvaged from what was left.
+ */
+#define KEYSTEAD_VERSION_LOST 35
+
+/*
  There is no key of this name.
  */
 #define KEYSTEAD_KEY_NOT_FOUND 40
@@ -1273,7 +1278,7 @@ int32_t keystead_audit_head_read(const struct keystead_organization *organizatio
  object. Threads: any.
 
      keystead_plugin_options options = { sizeof options };
-     options.digests = digest;           (32 bytes, as b3sum prints them)
+     options.digests = digest;
      options.digests_len = 1;
      code = keystead_backend_load("/usr/lib/keystead/libkeystead_aws_kms.so", KEYSTEAD_ZERO_TERMINATED, &options,
                                   &backend, &error);
@@ -1350,8 +1355,9 @@ void keystead_backend_free(struct keystead_backend *backend);
 
      keystead_batch *batch = NULL;
      code = keystead_batch_new(&batch, &error);
-     code = keystead_batch_put(batch, "db/user", KEYSTEAD_ZERO_TERMINATED, "app", 3, NULL, &error);
-     code = keystead_batch_put(batch, "db/password", KEYSTEAD_ZERO_TERMINATED, "correct horse", 13, NULL, &error);
+     code = keystead_batch_put(batch, "db/user", KEYSTEAD_ZERO_TERMINATED, (const uint8_t *)"app", 3, NULL, &error);
+     code = keystead_batch_put(batch, "db/password", KEYSTEAD_ZERO_TERMINATED, (const uint8_t *)"correct horse", 13, NULL,
+                               &error);
      code = keystead_batch_commit(acme, batch, versions, 2, &error);
      keystead_batch_free(batch);
  */
@@ -1737,6 +1743,7 @@ void keystead_rewrap_job_free(struct keystead_rewrap_job *job);
  Errors: KEYSTEAD_TIMED_OUT, KEYSTEAD_STOPPED when the callback said so, KEYSTEAD_CLOSED. Threads: any.
 
      static int32_t show(void *context, const keystead_rewrap_progress *progress) {
+         (void)context;
          printf("%lu of %lu\n", (unsigned long)progress->done, (unsigned long)progress->total);
          return 0;
      }
@@ -1791,7 +1798,8 @@ void keystead_rewrap_status_free(struct keystead_rewrap_status *status);
  Errors: KEYSTEAD_INVALID_PATH, KEYSTEAD_TOO_LARGE, KEYSTEAD_VERSION_MISMATCH, KEYSTEAD_KMS + what it said when the
  active epoch's key cannot be had. Blocks for one sync of the disk, shared with whoever else writes. Threads: any.
 
-     code = keystead_put(acme, "prod/db/password", KEYSTEAD_ZERO_TERMINATED, "correct horse", 13, NULL, &version, &error);
+     code = keystead_put(acme, "prod/db/password", KEYSTEAD_ZERO_TERMINATED, (const uint8_t *)"correct horse", 13, NULL,
+                         &version, &error);
  */
 int32_t keystead_put(const struct keystead_organization *organization,
                      const char *path,
@@ -1805,8 +1813,8 @@ int32_t keystead_put(const struct keystead_organization *organization,
 /*
  Reads a version of a secret; version 0: the latest.
 
- Errors: KEYSTEAD_SECRET_NOT_FOUND, KEYSTEAD_VERSION_NOT_FOUND, KEYSTEAD_VERSION_DELETED, KEYSTEAD_VERSION_DESTROYED;
- KEYSTEAD_KMS + what it said when the epoch's key cannot be had (class KEYSTEAD_CLASS_REVOKED: its owner has taken it
+ Errors: KEYSTEAD_SECRET_NOT_FOUND, KEYSTEAD_VERSION_NOT_FOUND, KEYSTEAD_VERSION_DELETED, KEYSTEAD_VERSION_DESTROYED,
+ KEYSTEAD_VERSION_LOST; KEYSTEAD_KMS + what it said when the epoch's key cannot be had (class KEYSTEAD_CLASS_REVOKED: its owner has taken it
  away); KEYSTEAD_DAMAGED. Asks a KMS only when the epoch's key is not in memory. Threads: any.
 
      if (keystead_get(acme, "prod/db/password", KEYSTEAD_ZERO_TERMINATED, 0, &secret, &error) == KEYSTEAD_OK) {

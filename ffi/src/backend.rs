@@ -75,7 +75,7 @@ unsafe impl Struct for keystead_plugin_options {
 /// object. Threads: any.
 ///
 ///     keystead_plugin_options options = { sizeof options };
-///     options.digests = digest;           (32 bytes, as b3sum prints them)
+///     options.digests = digest;
 ///     options.digests_len = 1;
 ///     code = keystead_backend_load("/usr/lib/keystead/libkeystead_aws_kms.so", KEYSTEAD_ZERO_TERMINATED, &options,
 ///                                  &backend, &error);

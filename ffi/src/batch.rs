@@ -21,8 +21,9 @@ pub struct keystead_batch {
 ///
 ///     keystead_batch *batch = NULL;
 ///     code = keystead_batch_new(&batch, &error);
-///     code = keystead_batch_put(batch, "db/user", KEYSTEAD_ZERO_TERMINATED, "app", 3, NULL, &error);
-///     code = keystead_batch_put(batch, "db/password", KEYSTEAD_ZERO_TERMINATED, "correct horse", 13, NULL, &error);
+///     code = keystead_batch_put(batch, "db/user", KEYSTEAD_ZERO_TERMINATED, (const uint8_t *)"app", 3, NULL, &error);
+///     code = keystead_batch_put(batch, "db/password", KEYSTEAD_ZERO_TERMINATED, (const uint8_t *)"correct horse", 13, NULL,
+///                               &error);
 ///     code = keystead_batch_commit(acme, batch, versions, 2, &error);
 ///     keystead_batch_free(batch);
 #[unsafe(no_mangle)]

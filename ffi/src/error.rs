@@ -49,6 +49,8 @@ pub const KEYSTEAD_VERSION_DELETED: i32 = 32;
 pub const KEYSTEAD_VERSION_DESTROYED: i32 = 33;
 /// The latest version is another one than the caller expected.
 pub const KEYSTEAD_VERSION_MISMATCH: i32 = 34;
+/// The version was lost to damage of the file; the store was salvaged from what was left.
+pub const KEYSTEAD_VERSION_LOST: i32 = 35;
 /// There is no key of this name.
 pub const KEYSTEAD_KEY_NOT_FOUND: i32 = 40;
 /// There is, or was, a key of this name.
@@ -176,6 +178,7 @@ fn code_of(error: &Error) -> i32 {
         Error::VersionDeleted { .. } => KEYSTEAD_VERSION_DELETED,
         Error::VersionDestroyed { .. } => KEYSTEAD_VERSION_DESTROYED,
         Error::VersionMismatch { .. } => KEYSTEAD_VERSION_MISMATCH,
+        Error::VersionLost { .. } => KEYSTEAD_VERSION_LOST,
         Error::KeyNotFound { .. } => KEYSTEAD_KEY_NOT_FOUND,
         Error::KeyExists { .. } => KEYSTEAD_KEY_EXISTS,
         Error::KeyRefused { .. } => KEYSTEAD_KEY_REFUSED,
@@ -187,7 +190,7 @@ fn code_of(error: &Error) -> i32 {
         Error::StoreNotFound { .. } => KEYSTEAD_STORE_NOT_FOUND,
         Error::AlreadyOpen { .. } => KEYSTEAD_ALREADY_OPEN,
         Error::NotAStore { .. } => KEYSTEAD_NOT_A_STORE,
-        Error::Damaged { .. } | Error::StorePanicked { .. } | Error::VersionLost { .. } => KEYSTEAD_DAMAGED,
+        Error::Damaged { .. } | Error::StorePanicked { .. } => KEYSTEAD_DAMAGED,
         Error::Storage { .. } => KEYSTEAD_STORAGE,
         Error::Closed { .. } => KEYSTEAD_CLOSED,
         Error::Randomness(_) => KEYSTEAD_RANDOMNESS,
@@ -216,7 +219,7 @@ fn class_of(code: i32) -> i32 {
         | KEYSTEAD_STORE_EXISTS
         | KEYSTEAD_ALREADY_OPEN
         | KEYSTEAD_CLOSED => KEYSTEAD_CLASS_CONFLICT,
-        KEYSTEAD_NOT_A_STORE | KEYSTEAD_DAMAGED => KEYSTEAD_CLASS_INTEGRITY,
+        KEYSTEAD_NOT_A_STORE | KEYSTEAD_DAMAGED | KEYSTEAD_VERSION_LOST => KEYSTEAD_CLASS_INTEGRITY,
         KEYSTEAD_STORAGE | KEYSTEAD_RANDOMNESS => KEYSTEAD_CLASS_SYSTEM,
         KEYSTEAD_PLUGIN_REFUSED | KEYSTEAD_BACKEND_NOT_REGISTERED => KEYSTEAD_CLASS_CONFIG,
         code if code > KEYSTEAD_KMS => match ErrorCode::from_i32(code - KEYSTEAD_KMS).class() {
@@ -306,4 +309,21 @@ pub unsafe extern "C" fn keystead_error_free(error: *mut keystead_error) {
 pub unsafe extern "C" fn keystead_class_of(code: i32) -> i32 {
     // SAFETY: a reference is a live object.
     unsafe { guard::look(&raw const code, KEYSTEAD_CLASS_FAULT, |code| class_of(*code)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_version_is_told_from_other_damage_and_is_of_the_same_class() {
+        let error = Error::VersionLost {
+            organization: "acme".parse().unwrap(),
+            path: "prod/db/password".parse().unwrap(),
+            version: engine::Version::new(2).unwrap(),
+        };
+        let error = keystead_error::new(error.into());
+        assert_eq!(error.code, KEYSTEAD_VERSION_LOST);
+        assert_eq!(class_of(error.code), class_of(KEYSTEAD_DAMAGED));
+    }
 }

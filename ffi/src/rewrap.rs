@@ -251,6 +251,7 @@ pub unsafe extern "C" fn keystead_rewrap_job_free(job: *mut keystead_rewrap_job)
 /// Errors: KEYSTEAD_TIMED_OUT, KEYSTEAD_STOPPED when the callback said so, KEYSTEAD_CLOSED. Threads: any.
 ///
 ///     static int32_t show(void *context, const keystead_rewrap_progress *progress) {
+///         (void)context;
 ///         printf("%lu of %lu\n", (unsigned long)progress->done, (unsigned long)progress->total);
 ///         return 0;
 ///     }

@@ -84,7 +84,8 @@ pub(crate) fn a_version(number: u32) -> Result<Version, Failure> {
 /// Errors: KEYSTEAD_INVALID_PATH, KEYSTEAD_TOO_LARGE, KEYSTEAD_VERSION_MISMATCH, KEYSTEAD_KMS + what it said when the
 /// active epoch's key cannot be had. Blocks for one sync of the disk, shared with whoever else writes. Threads: any.
 ///
-///     code = keystead_put(acme, "prod/db/password", KEYSTEAD_ZERO_TERMINATED, "correct horse", 13, NULL, &version, &error);
+///     code = keystead_put(acme, "prod/db/password", KEYSTEAD_ZERO_TERMINATED, (const uint8_t *)"correct horse", 13, NULL,
+///                         &version, &error);
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keystead_put(
     organization: *const keystead_organization,
@@ -138,8 +139,8 @@ impl From<Secret> for keystead_secret {
 
 /// Reads a version of a secret; version 0: the latest.
 ///
-/// Errors: KEYSTEAD_SECRET_NOT_FOUND, KEYSTEAD_VERSION_NOT_FOUND, KEYSTEAD_VERSION_DELETED, KEYSTEAD_VERSION_DESTROYED;
-/// KEYSTEAD_KMS + what it said when the epoch's key cannot be had (class KEYSTEAD_CLASS_REVOKED: its owner has taken it
+/// Errors: KEYSTEAD_SECRET_NOT_FOUND, KEYSTEAD_VERSION_NOT_FOUND, KEYSTEAD_VERSION_DELETED, KEYSTEAD_VERSION_DESTROYED,
+/// KEYSTEAD_VERSION_LOST; KEYSTEAD_KMS + what it said when the epoch's key cannot be had (class KEYSTEAD_CLASS_REVOKED: its owner has taken it
 /// away); KEYSTEAD_DAMAGED. Asks a KMS only when the epoch's key is not in memory. Threads: any.
 ///
 ///     if (keystead_get(acme, "prod/db/password", KEYSTEAD_ZERO_TERMINATED, 0, &secret, &error) == KEYSTEAD_OK) {

@@ -129,7 +129,7 @@ fn build() -> anyhow::Result<PathBuf> {
 }
 
 /// A program of the nightly toolchain, whichever runs this one.
-fn nightly(path: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
+pub(crate) fn nightly(path: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
     let mut command = program(path, arguments);
     command.env("RUSTUP_TOOLCHAIN", "nightly");
     for name in [

@@ -96,6 +96,7 @@ const (
 	CodeVersionDeleted       Code = C.KEYSTEAD_VERSION_DELETED
 	CodeVersionDestroyed     Code = C.KEYSTEAD_VERSION_DESTROYED
 	CodeVersionMismatch      Code = C.KEYSTEAD_VERSION_MISMATCH
+	CodeVersionLost          Code = C.KEYSTEAD_VERSION_LOST
 	CodeKeyNotFound          Code = C.KEYSTEAD_KEY_NOT_FOUND
 	CodeKeyExists            Code = C.KEYSTEAD_KEY_EXISTS
 	CodeKeyRefused           Code = C.KEYSTEAD_KEY_REFUSED

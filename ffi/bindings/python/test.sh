@@ -7,24 +7,6 @@
 set -eu
 cd "$(dirname "$0")"
 . ../testing/build.sh
-cache=$build/python
-
-if ! "$cache/venv/bin/python" -m pip --version >/dev/null 2>&1; then
-    rm -rf "$cache/venv"
-    python3 -m venv "$cache/venv"
-fi
-python=$cache/venv/bin/python
-pip() { "$python" -m pip --disable-pip-version-check --quiet "$@"; }
-
-# From a copy, so that nothing of an older build goes into the wheel, and none of this one stays here.
-rm -rf "$cache/source" "$cache/wheels"
-mkdir -p "$cache/source"
-cp -r README.md native.py pyproject.toml setup.py src "$cache/source"
-pip wheel --no-deps --wheel-dir "$cache/wheels" "$cache/source"
-wheel=$(echo "$cache"/wheels/keystead-*.whl)
-pip install "$wheel[test]"
-# The same version with other bytes in it is not installed again without being told.
-pip install --no-deps --force-reinstall "$wheel"
-
-"$python" -m mypy
-"$python" -m pytest --quiet
+./install.sh "$build/python"
+"$build/python/venv/bin/python" -m mypy
+"$build/python/venv/bin/python" -m pytest --quiet

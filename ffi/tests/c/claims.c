@@ -316,6 +316,7 @@ static void handles_are_freed_in_any_order(const char *directory)
     DO(keystead_store_open(path, Z, NULL, &again, &error));
     DO(keystead_store_close(again, &error));
     REFUSED(KEYSTEAD_CLOSED, keystead_verify(again, 0, NULL, NULL, (keystead_verify_report **)&reader, &error));
+    REFUSED(KEYSTEAD_CLOSED, keystead_organization_open(again, "acme", Z, &acme, &error));
     keystead_store_free(again);
 }
 

@@ -5,7 +5,7 @@
 #include <keystead_backend.h>
 #include <string.h>
 
-static int table_calls = 0;
+static int table_calls = 0; /* counted by the library's threads */
 static int table_code = KEYSTEAD_BACKEND_OK; /* what it answers; anything else than OK is a failure */
 
 static int32_t table_fail(int32_t code, keystead_backend_error *error)
@@ -75,7 +75,7 @@ static int32_t table_wrap(keystead_backend_instance *instance, const keystead_ba
     (void)instance;
     (void)call;
     (void)context;
-    table_calls++;
+    (void)__atomic_add_fetch(&table_calls, 1, __ATOMIC_RELAXED);
     if (table_code != KEYSTEAD_BACKEND_OK) {
         return table_fail(table_code, error);
     }
@@ -90,7 +90,7 @@ static int32_t table_unwrap(keystead_backend_instance *instance, const keystead_
     (void)instance;
     (void)call;
     (void)context;
-    table_calls++;
+    (void)__atomic_add_fetch(&table_calls, 1, __ATOMIC_RELAXED);
     if (table_code != KEYSTEAD_BACKEND_OK) {
         return table_fail(table_code, error);
     }

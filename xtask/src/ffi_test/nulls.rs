@@ -1,24 +1,13 @@
 //! Writes a program in C that calls each function of the header with NULL for each pointer, and with nonsense for each
 //! length, one at a time, while everything else is as it should be.
 
+use super::header::{self, Function};
 use anyhow::{Context, bail};
 use std::fmt::Write;
 
-/// A function of the header.
-struct Function<'h> {
-    result: &'h str,
-    name: &'h str,
-    arguments: Vec<(&'h str, &'h str)>,
-}
-
 /// The program. What it calls is read from the header, so that a new function is among it by itself.
 pub(super) fn program(header: &str) -> anyhow::Result<String> {
-    // Types have two names in C; the shorter one will do.
-    let header = header.replace("struct keystead_", "keystead_");
-    let functions = functions(&header)?;
-    if functions.len() < 80 {
-        bail!("only {} functions were found in the header", functions.len());
-    }
+    let functions = header::functions(header)?;
     let mut program = PROLOGUE.to_owned();
     for function in &functions {
         if function.name == "keystead_store_close" {
@@ -30,53 +19,7 @@ pub(super) fn program(header: &str) -> anyhow::Result<String> {
     Ok(program)
 }
 
-fn functions(header: &str) -> anyhow::Result<Vec<Function<'_>>> {
-    let mut rest = header;
-    let mut functions = Vec::new();
-    // Prototypes are what is left without comments and directives, up to each semicolon.
-    while let Some(at) = rest.find("keystead_") {
-        let line_start = rest[..at].rfind('\n').map_or(0, |end| end + 1);
-        let line_end = rest[at..].find('\n').map_or(rest.len(), |end| at + end);
-        let line = &rest[line_start..line_end];
-        let is_prototype = line.contains('(')
-            && !line.starts_with([' ', '#', '/', '*', '}'])
-            && !line.starts_with("typedef");
-        if !is_prototype {
-            rest = &rest[line_end..];
-            continue;
-        }
-        let end = rest[line_start..].find(");").context("a prototype has no end")? + line_start;
-        functions.push(function(&rest[line_start..end])?);
-        rest = &rest[end..];
-    }
-    Ok(functions)
-}
-
-fn function(prototype: &str) -> anyhow::Result<Function<'_>> {
-    let (head, arguments) = prototype
-        .split_once('(')
-        .context("a prototype has no arguments")?;
-    let (result, name) = split_name(head)?;
-    let arguments = arguments
-        .split(',')
-        .map(str::trim)
-        .filter(|argument| *argument != "void")
-        .map(split_name)
-        .collect::<anyhow::Result<_>>()?;
-    Ok(Function {
-        result,
-        name,
-        arguments,
-    })
-}
-
-/// `const char *path` is the type `const char *` and the name `path`.
-fn split_name(text: &str) -> anyhow::Result<(&str, &str)> {
-    let at = text.rfind([' ', '*']).context("no type")? + 1;
-    Ok((text[..at].trim(), &text[at..]))
-}
-
-fn calls(function: &Function<'_>, program: &mut String) -> anyhow::Result<()> {
+fn calls(function: &Function, program: &mut String) -> anyhow::Result<()> {
     let frees = function.name.ends_with("_free");
     let good: Vec<String> = function
         .arguments
@@ -85,7 +28,7 @@ fn calls(function: &Function<'_>, program: &mut String) -> anyhow::Result<()> {
             if frees {
                 Ok("NULL".into())
             } else {
-                fitting(function.name, kind, name)
+                fitting(&function.name, kind, name)
             }
         })
         .collect::<anyhow::Result<_>>()?;
@@ -94,17 +37,17 @@ fn calls(function: &Function<'_>, program: &mut String) -> anyhow::Result<()> {
         variants.clear(); // a finished writer is no writer any more
     }
     for (at, (kind, name)) in function.arguments.iter().enumerate() {
-        let bad: &[&str] = match *kind {
+        let bad: &[&str] = match &**kind {
             kind if kind.ends_with('*') => &["NULL"],
-            "size_t" if *name == "index" || *name == "limit" => &["0", "(size_t)-1", "(size_t)-1 / 2"],
+            "size_t" if name == "index" || name == "limit" => &["0", "(size_t)-1", "(size_t)-1 / 2"],
             // The room that is claimed is not there; what is checked is that nothing is believed.
-            "size_t" if *name != "capacity" => &["(size_t)-2", "(size_t)-1 / 2", "(size_t)1 << 62"],
+            "size_t" if name != "capacity" => &["(size_t)-2", "(size_t)-1 / 2", "(size_t)1 << 62"],
             "size_t" => &["0", "(size_t)-1"],
             _ => &[],
         };
         for value in bad {
             // Versions are written to as much room as is said: that length is the caller's word.
-            if *name == "out_versions_len" {
+            if name == "out_versions_len" {
                 continue;
             }
             let mut given = good.clone();
@@ -114,7 +57,7 @@ fn calls(function: &Function<'_>, program: &mut String) -> anyhow::Result<()> {
     }
     for given in variants {
         let call = format!("{}({})", function.name, given.join(", "));
-        match function.result {
+        match &*function.result {
             "int32_t" => writeln!(program, "    returned({call}, {:?});", function.name)?,
             _ => writeln!(program, "    (void){call};")?,
         }

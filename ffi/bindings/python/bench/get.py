@@ -1,12 +1,13 @@
 """What a get of 1 KiB costs through Python, beside the same through C, in one run: at most 3 µs more.
 
-    python bench/get.py
+    python bench/get.py [--json]
 
 The library is the one inside of the package, built for release, for both: a loop in C is compiled here and given the functions' addresses. The
 two take turns, and of each the fastest round counts, since what disturbs only makes slower.
 """
 
 import importlib.util
+import json
 import os
 import sys
 import tempfile
@@ -60,7 +61,10 @@ def undisturbed() -> None:
     try:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(10))
     except PermissionError:
-        print("without real-time priority, which is not allowed here: the figures are noise while the machine is busy")
+        print(
+            "without real-time priority, which is not allowed here: the figures are noise while the machine is busy",
+            file=sys.stderr,
+        )
 
 
 def main() -> int:
@@ -88,6 +92,9 @@ def main() -> int:
                     began = time.perf_counter()
                     run()
                     fastest[run] = min(fastest[run], (time.perf_counter() - began) / CALLS * 1e6)
+    if "--json" in sys.argv:
+        print(json.dumps({"c_us": fastest[in_c], "python_us": fastest[in_python]}))
+        return 0
     more = fastest[in_python] - fastest[in_c]
     print(f"get of 1 KiB: {fastest[in_c]:.2f} µs in C, {fastest[in_python]:.2f} µs in Python: {more:.2f} µs more")
     print(f"at most {MOST_US} µs more: {'kept' if more <= MOST_US else 'NOT kept'}")
