@@ -1955,8 +1955,8 @@ int32_t keystead_store_open(const char *path,
                             struct keystead_error **error);
 
 /*
- Closes a store now: stops the background work and brings the file into its resting state. Every other handle on it
- returns KEYSTEAD_CLOSED from then on. The handle is still to be freed. Not needed before keystead_store_free(), which
+ Closes a store now: stops the background work and brings the file into its resting state. Whatever needs the file returns
+ KEYSTEAD_CLOSED from then on, through every handle; a writer says so at the latest when it finishes. The handle is still to be freed. Not needed before keystead_store_free(), which
  does the same with the last handle, but cannot tell an error. Null does nothing.
 
  Errors: those of the disk; nothing that was acknowledged is lost by them. Threads: any.

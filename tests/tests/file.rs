@@ -127,6 +127,38 @@ fn a_closed_store_says_so_and_what_it_acknowledged_is_there() {
     common::check_filled(&store.organization("acme").unwrap(), 10);
 }
 
+/// Only writing was refused: what was read went on to be read, and a KMS was asked for keys that closing had just dropped.
+#[test]
+fn nothing_is_read_through_what_is_left_of_a_closed_store() {
+    let bench = Bench::new();
+    let store = bench.create();
+    let acme = store.create_organization("acme").unwrap();
+    fill(&acme, 10);
+    acme.put("large", vec![7; 200_000]).unwrap();
+    let mut reader = acme.reader("large", None).unwrap();
+    store.close().unwrap();
+    let refused = [
+        acme.get("large").err(),
+        acme.list("", None, 10).err(),
+        acme.history("large", None, 10).err(),
+        acme.keys().list().err(),
+        acme.epochs().err(),
+        acme.audit(0, 10).err(),
+        acme.reader("large", None).err(),
+        acme.rewrap_status().err(),
+        store.organization("acme").err(),
+        store.organizations(None, 10).err(),
+    ];
+    for (at, refused) in refused.into_iter().enumerate() {
+        assert!(
+            matches!(refused, Some(Error::Closed { .. })),
+            "number {at}: {refused:?}"
+        );
+    }
+    assert!(std::io::Read::read_to_end(&mut reader, &mut Vec::new()).is_err());
+    assert_eq!(store.cached_epoch_keys(), 0);
+}
+
 /// The checked-in store of format version 1 opens with this code, whole.
 #[test]
 fn a_store_of_format_1_opens_for_ever_after() {

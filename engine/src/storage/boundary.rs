@@ -17,6 +17,7 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The boundary of one open store. Shared by everything of redb's that it guards.
@@ -24,6 +25,8 @@ use std::sync::{Arc, OnceLock};
 pub(crate) struct Boundary {
     /// What broke it.
     broken: OnceLock<String>,
+    /// The store was closed by its application.
+    closed: AtomicBool,
 }
 
 impl Boundary {
@@ -32,15 +35,23 @@ impl Boundary {
     }
 
     /// Calls into redb. A panic is caught and breaks the boundary: this call fails with [`Error::StorePanicked`], every
-    /// later one with [`Error::Closed`]. Costs an atomic load.
+    /// later one with [`Error::Closed`]. Costs two atomic loads.
     pub(crate) fn call<T>(&self, doing: &'static str, call: impl FnOnce() -> Result<T>) -> Result<T> {
         self.check()?;
         // Nothing behind the boundary is looked at again after a panic: there is nothing that could be seen half done.
         catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(self.break_by(doing, &*panic)))
     }
 
+    /// Nothing is read or written any more: every call fails with [`Error::Closed`]. What is there is let go of as ever.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
     fn check(&self) -> Result<()> {
         match self.broken.get() {
+            None if self.closed.load(Ordering::Acquire) => Err(Error::Closed {
+                reason: "it was closed".into(),
+            }),
             None => Ok(()),
             Some(reason) => Err(Error::Closed {
                 reason: reason.clone(),
@@ -129,7 +140,7 @@ pub(crate) fn holding<T, U>(thing: T, using: impl FnOnce(&mut T) -> U) -> U {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     fn end(thing: Counted) -> Result<()> {
         drop(thing);

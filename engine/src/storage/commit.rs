@@ -286,7 +286,7 @@ impl Committer {
     }
 
     /// Commits what the journal holds into the pages, so that the next open has nothing to replay. No change may be
-    /// submitted after it.
+    /// submitted after it, and nothing is read any more, also through a snapshot that somebody still holds.
     pub(crate) fn close(&self) -> Result<()> {
         let mut writer = lock(&self.writer);
         if let Some(reason) = &writer.closed {
@@ -301,6 +301,7 @@ impl Committer {
             Ok(())
         };
         writer.closed = Some("it was closed".into());
+        self.boundary.close();
         result
     }
 
