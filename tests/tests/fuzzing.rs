@@ -47,6 +47,11 @@ fn a_header_is_refused_or_is_what_is_written_again() {
 }
 
 #[test]
+fn whatever_is_called_of_the_c_interface_each_call_answers_as_it_must() {
+    run("ffi_calls");
+}
+
+#[test]
 fn a_crafted_file_gives_errors_and_never_a_wrong_value() {
     run("file_image");
 }

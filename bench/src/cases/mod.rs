@@ -6,6 +6,7 @@ mod checks;
 mod disk;
 mod get;
 mod history;
+mod languages;
 mod open;
 mod organizations;
 mod put;
@@ -26,6 +27,7 @@ pub(crate) const ALL: &[(&str, Run)] = &[
     ("disk", disk::run),
     ("get", get::run),
     ("history", history::run),
+    ("languages", languages::run),
     ("put", put::run),
     ("open", open::run),
     ("rewrap", rewrap::run),

@@ -17,10 +17,12 @@ mod records;
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("aead_pair", aead_pair::run),
     ("backend_config", backend_config::run),
     ("container_header", container_header::run),
+    // Calls of the C interface are unsafe code, which stands in `ffi/`.
+    ("ffi_calls", keystead_ffi_calls::fuzz::run),
     ("file_image", file_image::run),
     ("lives", lives::run),
     ("paths", paths::run),

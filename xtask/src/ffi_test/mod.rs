@@ -33,7 +33,7 @@ pub(crate) fn run_all(bless: bool, prefix: Option<PathBuf>) -> anyhow::Result<bo
     let installed = Installed::at(prefix)?;
     let mut checks = Checks::default();
     checks.check("the sources: header, layouts, guards, calls, memory", || {
-        let packages = ["--package", "keystead-ffi"];
+        let packages = ["--package", "keystead-ffi", "--package", "keystead-ffi-calls"];
         run(cargo(&["test"]).args(packages))
     });
     interface::check(&installed, bless, &mut checks);
