@@ -41,7 +41,7 @@ pub(crate) fn run(fixtures: &mut Fixtures) -> Result<Vec<Line>> {
     let (mut in_rust, mut in_c) = (Vec::new(), Vec::new());
     for turn in 0..turns {
         // Either goes first as often as the other.
-        if turn % 2 == 0 {
+        if turn.is_multiple_of(2) {
             in_rust.push(through_rust(&rust, &rows)?);
             in_c.push(through_c(&c, &rows)?);
         } else {

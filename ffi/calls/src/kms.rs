@@ -14,10 +14,13 @@ const DESCRIPTION: &[u8] = br#"{"name":"own-kms","version":"1"}"#;
 const KEY_ID: &[u8] = b"own:1";
 const TURN: u8 = 0x5a;
 
+/// Is told a key.
+pub type Watcher = fn(&[u8]);
+
 /// What every call but `describe`, `open` and `close` answers.
 static ANSWER: AtomicI32 = AtomicI32::new(abi::OK);
 /// Told of every key that is wrapped, before it is.
-static WATCHER: Mutex<Option<fn(&[u8])>> = Mutex::new(None);
+static WATCHER: Mutex<Option<Watcher>> = Mutex::new(None);
 
 static TABLE: Table = Table(abi::Api {
     struct_size: abi::struct_size::<abi::Api>(),
@@ -51,7 +54,7 @@ pub fn answer(code: i32) {
 }
 
 /// Is told every key that is wrapped from now on.
-pub fn watch(watcher: fn(&[u8])) {
+pub fn watch(watcher: Watcher) {
     *WATCHER.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
 }
 

@@ -5,6 +5,10 @@
 //! test itself holds of either it erases.
 
 #![allow(unsafe_code, clippy::print_stdout)]
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "each passes what lives until its call is over, as the header asks"
+)]
 
 use keystead_canary::WatchingAllocator;
 use keystead_ffi::batch::{

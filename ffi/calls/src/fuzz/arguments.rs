@@ -54,7 +54,11 @@ pub(super) fn refused(kind: u8, organization: *mut keystead_organization, bytes:
                 ),
                 6 => {
                     // Too small, or larger than any struct will be.
-                    options.struct_size = if bytes.len() % 2 == 0 { 4 } else { u32::MAX };
+                    options.struct_size = if bytes.len().is_multiple_of(2) {
+                        4
+                    } else {
+                        u32::MAX
+                    };
                     keystead_put(
                         organization,
                         path,
