@@ -71,6 +71,12 @@ impl Allowed {
         Ok(Self(Some(patterns)))
     }
 
+    /// True without a list: every key may be named.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// True when a config may name this key.
     #[must_use]
     pub fn allows(&self, key: &str) -> bool {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::print_stderr, reason = "it says what it does")]
 
-use keystead_tests::emulators::{PEERS, install};
+use keystead_tests::emulators::{PEERS, install, install_softhsm};
 
 fn main() -> anyhow::Result<()> {
     for peer in PEERS {
@@ -13,5 +13,7 @@ fn main() -> anyhow::Result<()> {
         let python = install(peer)?;
         eprintln!("{}: ready, run by {}", peer.name, python.display());
     }
+    let library = install_softhsm()?;
+    eprintln!("softhsm: ready, the library is {}", library.display());
     Ok(())
 }

@@ -22,7 +22,7 @@ pub struct Peer {
 const CACHE_VARIABLE: &str = "KEYSTEAD_CACHE";
 
 /// Written last: an environment without it is not whole.
-const STAMP: &str = "whole";
+pub(super) const STAMP: &str = "whole";
 
 /// Installs what a peer needs unless it is there already, and returns the path of its Python.
 ///
@@ -92,7 +92,7 @@ fn make(peer: &Peer, environment: &Path, python: &Path) -> anyhow::Result<()> {
 }
 
 /// The directory of environments, made if need be.
-fn cache() -> anyhow::Result<PathBuf> {
+pub(super) fn cache() -> anyhow::Result<PathBuf> {
     let cache = match std::env::var_os(CACHE_VARIABLE) {
         Some(directory) if !directory.is_empty() => PathBuf::from(directory),
         _ => Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/emulators"),
@@ -109,7 +109,7 @@ fn cache() -> anyhow::Result<PathBuf> {
 }
 
 /// Runs a command to its end; what it printed is returned, or is in the error.
-fn run_quietly(command: &mut Command) -> anyhow::Result<String> {
+pub(super) fn run_quietly(command: &mut Command) -> anyhow::Result<String> {
     let output = command
         .stdin(Stdio::null())
         .output()

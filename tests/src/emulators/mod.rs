@@ -1,4 +1,5 @@
-//! Emulators of AWS on loopback: installing, starting and stopping them, and an owner's side of the keys in them.
+//! What stands for KMSs in tests: installing, starting and stopping it, and an owner's side of the keys in it. Here the emulators
+//! of AWS on loopback; each other peer has a file of its own, such as [`SoftHsm`].
 //!
 //! A test gets one in a line, and is left out loudly, never silently, where there is none:
 //!
@@ -51,13 +52,17 @@
 //! happens. Its keys live in its memory and go with it.
 
 mod account;
+mod debian;
 mod install;
 mod policy;
 mod process;
+mod softhsm;
 
 pub use account::{AccessKey, Account};
+pub use debian::{find, unpacked};
 pub use install::{Peer, install};
 pub use policy::{allow, trust_account, trust_web_identity, unsigned_token};
+pub use softhsm::{SoftHsm, install_softhsm};
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -81,7 +86,7 @@ const AWS: Peer = Peer {
 };
 
 /// Everything that stands for a KMS in tests.
-pub const PEERS: [&Peer; 1] = [&AWS];
+pub const PEERS: [&Peer; 2] = [&AWS, &softhsm::SOFTHSM];
 
 /// Which emulator; they enforce different things, see [the module](self).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
