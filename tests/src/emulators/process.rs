@@ -39,8 +39,12 @@ impl Process {
         let mut command = Command::new(python);
         command.args(["-c", peer.program]).args(arguments);
         for (name, _) in std::env::vars_os() {
-            // The caller's own AWS environment must not reach into the emulator.
-            if name.to_string_lossy().starts_with("AWS_") {
+            // The caller's own environment must not reach into the emulator.
+            let name_text = name.to_string_lossy();
+            if ["AWS_", "BAO_", "VAULT_"]
+                .iter()
+                .any(|start| name_text.starts_with(start))
+            {
                 command.env_remove(name);
             }
         }
@@ -114,6 +118,11 @@ impl Process {
     /// The certificate of the HTTPS port, as PEM.
     pub(super) fn certificate(&self) -> Option<&str> {
         self.facts["certificate"].as_str()
+    }
+
+    /// Something else that was announced, as text.
+    pub(super) fn text(&self, fact: &str) -> Option<&str> {
+        self.facts[fact].as_str()
     }
 
     fn number(&self, fact: &str) -> Option<u16> {
