@@ -1,5 +1,5 @@
 //! What stands for KMSs in tests: installing, starting and stopping it, and an owner's side of the keys in it. Here the emulators
-//! of AWS on loopback; each other peer has a file of its own, such as [`OpenBao`] and [`SoftHsm`].
+//! of AWS on loopback; each other peer has a file of its own, such as [`Gcp`], [`OpenBao`] and [`SoftHsm`].
 //!
 //! A test gets one in a line, and is left out loudly, never silently, where there is none:
 //!
@@ -53,6 +53,7 @@
 
 mod account;
 mod debian;
+mod gcp;
 mod install;
 mod openbao;
 mod policy;
@@ -61,6 +62,7 @@ mod softhsm;
 
 pub use account::{AccessKey, Account};
 pub use debian::{find, unpacked};
+pub use gcp::{Gcp, GoogleClient, Provider};
 pub use install::{Peer, install};
 pub use openbao::OpenBao;
 pub use policy::{allow, trust_account, trust_web_identity, unsigned_token};
@@ -88,7 +90,7 @@ const AWS: Peer = Peer {
 };
 
 /// Everything that stands for a KMS in tests.
-pub const PEERS: [&Peer; 3] = [&AWS, &openbao::PEER, &softhsm::SOFTHSM];
+pub const PEERS: &[&Peer] = &[&AWS, &gcp::GCP, &openbao::PEER, &softhsm::SOFTHSM];
 
 /// Which emulator; they enforce different things, see [the module](self).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

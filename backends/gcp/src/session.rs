@@ -1,0 +1,267 @@
+//! Who asks: the application itself, or the identity that the key's config federates to.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use google_cloud_auth::credentials::external_account::ProgrammaticBuilder;
+use google_cloud_auth::credentials::subject_token::{
+    Builder as SubjectTokenBuilder, SubjectToken, SubjectTokenProvider,
+};
+use google_cloud_auth::errors::SubjectTokenProviderError;
+use google_cloud_gax::error::CredentialsError;
+use google_cloud_gax::retry_policy::{Aip194Strict, RetryPolicyExt};
+use http::HeaderMap;
+use keystead_backend::{BackendError, ErrorCode, Host, LockedBytes};
+use keystead_backend_common::{token_text, without_token};
+
+use crate::account::{Account, use_ring};
+use crate::config::Federation;
+use crate::failure::Doing;
+use crate::held::{Held, NoProof};
+
+/// What an OpenID Connect token is called in an exchange.
+const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+/// Gives out proofs of identity for one registered key.
+pub(crate) struct Session {
+    account: Arc<Account>,
+    key: String,
+    federated: Option<Federated>,
+}
+
+struct Federated {
+    source: Arc<Source>,
+    /// Held while new credentials are made: many calls at once exchange one token.
+    current: tokio::sync::Mutex<Option<Arc<Held>>>,
+}
+
+/// What one attempt proves itself with.
+pub(crate) struct Signer {
+    held: Arc<Held>,
+    pub(crate) proof: HeaderMap,
+    used_before: bool,
+}
+
+impl Session {
+    pub(crate) fn new(
+        account: Arc<Account>,
+        host: Arc<dyn Host>,
+        key: &str,
+        federation: Option<Federation>,
+    ) -> Self {
+        let federated = federation.map(|federation| Federated {
+            source: Arc::new(Source {
+                host,
+                key: key.into(),
+                federation,
+                wanted: AtomicBool::new(false),
+                shown: Mutex::new(None),
+            }),
+            current: tokio::sync::Mutex::new(None),
+        });
+        Self {
+            account,
+            key: key.into(),
+            federated,
+        }
+    }
+
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// A proof for the next call.
+    pub(crate) async fn signer(&self) -> Result<Signer, BackendError> {
+        let settings = self.account.settings();
+        let patience = settings.attempt_timeout * settings.max_attempts;
+        loop {
+            let (held, used_before) = self.current().await?;
+            let error = match held.proof(patience).await {
+                Ok(proof) => {
+                    return Ok(Signer {
+                        held,
+                        proof,
+                        used_before,
+                    });
+                }
+                Err(NoProof::Late) => self.doing().unproven_in_time(),
+                Err(NoProof::Failed(error)) => self.explain(&error),
+            };
+            self.discard(&held).await;
+            // Kept ones may have failed long ago, or have gone idle.
+            if !used_before {
+                return Err(error);
+            }
+        }
+    }
+
+    /// After a call that failed with `error`: a proof for a second attempt if Google did not accept an old one, else the
+    /// error again.
+    ///
+    /// Refused credentials are forgotten in any case: the next call proves itself anew.
+    pub(crate) async fn next_signer(
+        &self,
+        refused: Signer,
+        error: BackendError,
+    ) -> Result<Signer, BackendError> {
+        if !matches!(error.code, ErrorCode::Unauthenticated | ErrorCode::AccessDenied) {
+            return Err(error);
+        }
+        self.discard(&refused.held).await;
+        if refused.used_before && error.code == ErrorCode::Unauthenticated {
+            // The last attempt, even if another call renewed the credentials meanwhile.
+            let signer = self.signer().await?;
+            Ok(Signer {
+                used_before: false,
+                ..signer
+            })
+        } else {
+            Err(error)
+        }
+    }
+
+    async fn current(&self) -> Result<(Arc<Held>, bool), BackendError> {
+        let Some(federated) = &self.federated else {
+            return self.account.own(self.doing()).await;
+        };
+        federated.source.wanted.store(true, Ordering::Release);
+        let mut current = federated.current.lock().await;
+        if let Some(held) = current.as_ref().filter(|held| !held.is_abandoned()) {
+            return Ok((Arc::clone(held), true));
+        }
+        use_ring();
+        let settings = self.account.settings();
+        let mut builder = ProgrammaticBuilder::new(Arc::clone(&federated.source) as _)
+            .with_audience(format!(
+                "//iam.googleapis.com/{}",
+                federated.source.federation.provider
+            ))
+            .with_subject_token_type(TOKEN_TYPE)
+            .with_retry_policy(Aip194Strict.with_attempt_limit(settings.max_attempts));
+        if let Some(url) = &settings.sts_token_url {
+            builder = builder.with_token_url(url);
+        }
+        let credentials = builder.build().map_err(|error| {
+            self.doing().failed(
+                ErrorCode::Internal,
+                format!("the exchange could not be set up ({error})"),
+            )
+        })?;
+        let held = Arc::new(Held::new(credentials));
+        *current = Some(Arc::clone(&held));
+        Ok((held, false))
+    }
+
+    async fn discard(&self, refused: &Arc<Held>) {
+        let Some(federated) = &self.federated else {
+            return self.account.discard(refused).await;
+        };
+        let mut current = federated.current.lock().await;
+        if current.as_ref().is_some_and(|held| Arc::ptr_eq(held, refused)) {
+            *current = None;
+        }
+    }
+
+    fn doing(&self) -> Doing<'_> {
+        match &self.federated {
+            Some(federated) => Doing::Exchange {
+                key: &self.key,
+                provider: &federated.source.federation.provider,
+            },
+            None => Doing::Credentials { key: &self.key },
+        }
+    }
+
+    fn explain(&self, error: &CredentialsError) -> BackendError {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(cause) = next {
+            if let Some(NoToken(error)) = cause.downcast_ref() {
+                return error.clone();
+            }
+            next = cause.source();
+        }
+        let explained = self.doing().unproven(error);
+        match &self.federated {
+            Some(federated) => federated.source.without_shown(explained),
+            None => explained,
+        }
+    }
+}
+
+/// Where the tokens come from that are exchanged.
+struct Source {
+    host: Arc<dyn Host>,
+    key: String,
+    federation: Federation,
+    /// True when a call wanted credentials since the last token. The client library renews them for ever; a key that nobody
+    /// uses must not make the application mint tokens.
+    wanted: AtomicBool,
+    /// The latest token, so that no error repeats it.
+    shown: Mutex<Option<LockedBytes>>,
+}
+
+impl Source {
+    async fn token(&self) -> Result<SubjectToken, BackendError> {
+        let doing = Doing::Exchange {
+            key: &self.key,
+            provider: &self.federation.provider,
+        };
+        if !self.wanted.swap(false, Ordering::AcqRel) {
+            return Err(doing.failed(
+                ErrorCode::Unavailable,
+                "the key was not in use, and its credentials were not renewed",
+            ));
+        }
+        let token = self.federation.token.get(&self.host, &self.key).await?;
+        let made = SubjectTokenBuilder::new(token_text(&doing.what(), token.as_slice())?).build();
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        Ok(made)
+    }
+
+    fn without_shown(&self, error: BackendError) -> BackendError {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        match shown
+            .as_ref()
+            .and_then(|token| std::str::from_utf8(token.as_slice()).ok())
+        {
+            Some(token) => without_token(error, token),
+            None => error,
+        }
+    }
+}
+
+impl SubjectTokenProvider for Source {
+    type Error = NoToken;
+
+    async fn subject_token(&self) -> Result<SubjectToken, NoToken> {
+        self.token().await.map_err(NoToken)
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("federation", &self.federation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why there is no token to exchange, on its way through the client library.
+#[derive(Debug)]
+struct NoToken(BackendError);
+
+impl fmt::Display for NoToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for NoToken {}
+
+impl SubjectTokenProviderError for NoToken {
+    /// Never: the credentials end with it, and the next call begins anew.
+    fn is_transient(&self) -> bool {
+        false
+    }
+}

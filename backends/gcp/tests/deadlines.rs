@@ -1,0 +1,142 @@
+//! No call takes longer than its deadline, whatever the service does; and what hung does not hang on.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{Granted, KEY, TestHost, assert_fails, call, context, open_with, unwrap, wrap};
+use keystead_backend::{Call, ErrorCode, KeyInstance};
+use keystead_tests::emulators::Gcp;
+use serde_json::json;
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "how long a call takes is what is measured"
+)]
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let started = Instant::now();
+    let result = work();
+    (result, started.elapsed())
+}
+
+#[test]
+fn a_service_that_does_not_answer_ends_with_the_calls_deadline() {
+    let Some(gcp) = Gcp::own_or_skip("a Google Cloud KMS that gives no answer") else {
+        return;
+    };
+    let mut granted = Granted::new(&gcp);
+    granted.settings["attempt_timeout_ms"] = json!(60_000);
+    let key = granted.open();
+    let wrapped = wrap(&*key).unwrap();
+    gcp.pause().unwrap();
+    let short = Call::with_timeout(Duration::from_millis(300));
+    let (result, took) = timed(|| key.unwrap(&short, &context(), &wrapped));
+    assert_fails(result, ErrorCode::Timeout, &["300 ms"]);
+    assert!(
+        took >= Duration::from_millis(300) && took < Duration::from_secs(3),
+        "{took:?}"
+    );
+    gcp.resume().unwrap();
+    assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
+}
+
+#[test]
+fn an_attempt_has_a_limit_of_its_own_and_the_next_one_may_succeed() {
+    let Some(gcp) = Gcp::shared_or_skip("answers of Google Cloud KMS that are lost") else {
+        return;
+    };
+    let mut granted = Granted::new(gcp);
+    granted.settings["attempt_timeout_ms"] = json!(1000);
+    let key = granted.open();
+    let wrapped = wrap(&*key).unwrap();
+    let slow = json!({ "rpc": "Decrypt", "delay_ms": 5000 });
+    gcp.fault(&granted.key, std::slice::from_ref(&slow)).unwrap();
+    let (result, took) = timed(|| unwrap(&*key, &wrapped));
+    assert_fails(result, ErrorCode::Timeout, &["no answer in time"]);
+    assert!(took < Duration::from_millis(4500), "{took:?}");
+
+    granted.settings["max_attempts"] = json!(3);
+    let key = granted.open();
+    gcp.fault(&granted.key, &[slow]).unwrap();
+    let (result, took) = timed(|| unwrap(&*key, &wrapped));
+    assert_eq!(result.unwrap(), KEY);
+    assert!(took < Duration::from_millis(4800), "{took:?}");
+}
+
+#[test]
+fn cancelling_and_interrupting_end_a_call_in_flight() {
+    let Some(gcp) = Gcp::shared_or_skip("cancelled calls of Google Cloud KMS") else {
+        return;
+    };
+    let mut granted = Granted::new(gcp);
+    granted.settings["attempt_timeout_ms"] = json!(60_000);
+    let key = granted.open();
+    let wrapped = wrap(&*key).unwrap();
+    let slow = json!({ "rpc": "Decrypt", "delay_ms": 20_000 });
+    gcp.fault(&granted.key, &[slow.clone(), slow]).unwrap();
+    let cancelled = call();
+    for interrupt in [false, true] {
+        let (result, took) = timed(|| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    std::thread::sleep(Duration::from_millis(300));
+                    if interrupt {
+                        key.interrupt();
+                    } else {
+                        cancelled.cancel.cancel();
+                    }
+                });
+                let call = if interrupt { call() } else { cancelled.clone() };
+                key.unwrap(&call, &context(), &wrapped)
+            })
+        });
+        assert_fails(result, ErrorCode::Cancelled, &["unwrapping with"]);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
+}
+
+#[test]
+fn a_token_exchange_that_hangs_does_not_hang_the_next_call() {
+    let Some(gcp) = Gcp::shared_or_skip("a token exchange at Google that hangs") else {
+        return;
+    };
+    let provider = gcp.provider("https://hanging.example", "gcp:acme").unwrap();
+    let key_name = gcp.create_key().unwrap();
+    gcp.grant(
+        &key_name,
+        "cryptoKeyEncrypterDecrypter",
+        &[&provider.principal("acme")],
+    )
+    .unwrap();
+    let host = TestHost::minting(gcp.mint(&provider, "acme", &json!({})).unwrap());
+    let config = json!({ "key_name": key_name, "workload_identity_provider": provider.name,
+        "web_identity": { "audience": provider.audience() } });
+    let mut settings = gcp.settings();
+    settings["max_attempts"] = json!(1);
+    let hanging = json!({ "delay_ms": 120_000 });
+
+    // The call's own end comes first.
+    let key = open_with(Arc::clone(&host), &settings, &config);
+    gcp.fault(&provider.name, std::slice::from_ref(&hanging)).unwrap();
+    let short = Call::with_timeout(Duration::from_millis(500));
+    assert_fails(
+        key.wrap(&short, &context(), &KEY),
+        ErrorCode::Timeout,
+        &["500 ms"],
+    );
+    let (result, took) = timed(|| wrap(&*key));
+    result.unwrap();
+    assert!(took < Duration::from_secs(20), "{took:?}");
+
+    // The attempt's comes first.
+    settings["attempt_timeout_ms"] = json!(700);
+    let key = open_with(host, &settings, &config);
+    gcp.fault(&provider.name, &[hanging]).unwrap();
+    assert_fails(
+        wrap(&*key),
+        ErrorCode::Timeout,
+        &["exchanging", "no answer in time"],
+    );
+}
