@@ -10,6 +10,8 @@ use google_cloud_auth::credentials::{
 use google_cloud_gax::error::CredentialsError;
 use google_cloud_gax::exponential_backoff::ExponentialBackoffBuilder;
 use google_cloud_gax::retry_policy::{Aip194Strict, RetryPolicyExt};
+use google_cloud_gax::retry_result::RetryResult;
+use google_cloud_gax::retry_throttler::RetryThrottler;
 use google_cloud_kms_v1::client::KeyManagementService;
 use http::{Extensions, HeaderMap};
 use keystead_backend::{BackendError, ErrorCode};
@@ -58,9 +60,9 @@ impl Account {
             .get_or_try_init(|| async {
                 use_ring();
                 let retry = Aip194Strict
-                    .with_attempt_limit(self.settings.max_attempts)
                     .continue_on_too_many_requests()
-                    .continue_on_client_timeout();
+                    .continue_on_client_timeout()
+                    .with_attempt_limit(self.settings.max_attempts);
                 let backoff = ExponentialBackoffBuilder::new()
                     .with_initial_delay(BACKOFF_FIRST)
                     .with_maximum_delay(BACKOFF_MAX)
@@ -69,6 +71,7 @@ impl Account {
                     .with_credentials(Credentials::from(ProofOfTheTask))
                     .with_retry_policy(retry)
                     .with_backoff_policy(backoff)
+                    .with_retry_throttler(NoThrottle)
                     .with_attempt_timeout(self.settings.attempt_timeout);
                 if let Some(url) = &self.settings.endpoint_url {
                     builder = builder.with_endpoint(url);
@@ -146,6 +149,20 @@ impl CredentialsProvider for ProofOfTheTask {
     async fn universe_domain(&self) -> Option<String> {
         None
     }
+}
+
+/// The client's own throttle counts the failures of all calls: one customer's outage would hold back another's attempts.
+#[derive(Debug)]
+struct NoThrottle;
+
+impl RetryThrottler for NoThrottle {
+    fn throttle_retry_attempt(&self) -> bool {
+        false
+    }
+
+    fn on_retry_failure(&mut self, _flow: &RetryResult) {}
+
+    fn on_success(&mut self) {}
 }
 
 /// The key of a service account, as Google's console gives it out. Nothing of what is in the file is repeated.

@@ -284,7 +284,11 @@ impl Refusal {
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source()).take(16)
+    fn source<'a>(error: &&'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+        let error: &'a (dyn Error + 'static) = *error;
+        error.source()
+    }
+    std::iter::successors(Some(error), source).take(16)
 }
 
 fn transport<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a reqwest::Error> {

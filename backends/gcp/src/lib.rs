@@ -43,8 +43,8 @@
 //!   an external account, impersonation, a user), the one of `gcloud auth application-default login`, the metadata server.
 //!
 //! Access tokens are kept in memory alone, and renewed four minutes before they end by a task of the client library; for a
-//! federated key that no call used meanwhile they are not renewed, so that an application mints tokens for keys in use
-//! alone. Credentials that Google does not accept are dropped; a call with ones used before is repeated once with new ones.
+//! federated key that no call used for ten minutes they are not renewed, so that an application mints tokens for keys in
+//! use alone. Credentials that Google does not accept are dropped; a call with ones used before is repeated once with new ones.
 //!
 //! # What the key's owner grants
 //!

@@ -1,8 +1,8 @@
 //! Who asks: the application itself, or the identity that the key's config federates to.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use google_cloud_auth::credentials::external_account::ProgrammaticBuilder;
 use google_cloud_auth::credentials::subject_token::{
@@ -14,6 +14,7 @@ use google_cloud_gax::retry_policy::{Aip194Strict, RetryPolicyExt};
 use http::HeaderMap;
 use keystead_backend::{BackendError, ErrorCode, Host, LockedBytes};
 use keystead_backend_common::{token_text, without_token};
+use tokio::time::Instant;
 
 use crate::account::{Account, use_ring};
 use crate::config::Federation;
@@ -22,6 +23,9 @@ use crate::held::{Held, NoProof};
 
 /// What an OpenID Connect token is called in an exchange.
 const TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+/// Credentials of a key that no call used for so long are not renewed.
+const IDLE_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// Gives out proofs of identity for one registered key.
 pub(crate) struct Session {
@@ -55,7 +59,7 @@ impl Session {
                 host,
                 key: key.into(),
                 federation,
-                wanted: AtomicBool::new(false),
+                wanted: Mutex::new(None),
                 shown: Mutex::new(None),
             }),
             current: tokio::sync::Mutex::new(None),
@@ -125,7 +129,7 @@ impl Session {
         let Some(federated) = &self.federated else {
             return self.account.own(self.doing()).await;
         };
-        federated.source.wanted.store(true, Ordering::Release);
+        federated.source.want();
         let mut current = federated.current.lock().await;
         if let Some(held) = current.as_ref().filter(|held| !held.is_abandoned()) {
             return Ok((Arc::clone(held), true));
@@ -194,9 +198,9 @@ struct Source {
     host: Arc<dyn Host>,
     key: String,
     federation: Federation,
-    /// True when a call wanted credentials since the last token. The client library renews them for ever; a key that nobody
-    /// uses must not make the application mint tokens.
-    wanted: AtomicBool,
+    /// When a call last wanted credentials. The client library renews them for ever; a key that nobody uses must not make
+    /// the application mint tokens.
+    wanted: Mutex<Option<Instant>>,
     /// The latest token, so that no error repeats it.
     shown: Mutex<Option<LockedBytes>>,
 }
@@ -207,7 +211,7 @@ impl Source {
             key: &self.key,
             provider: &self.federation.provider,
         };
-        if !self.wanted.swap(false, Ordering::AcqRel) {
+        if self.is_idle(Instant::now()) {
             return Err(doing.failed(
                 ErrorCode::Unavailable,
                 "the key was not in use, and its credentials were not renewed",
@@ -217,6 +221,15 @@ impl Source {
         let made = SubjectTokenBuilder::new(token_text(&doing.what(), token.as_slice())?).build();
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
         Ok(made)
+    }
+
+    fn want(&self) {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.is_none_or(|wanted| now.duration_since(wanted) > IDLE_AFTER)
     }
 
     fn without_shown(&self, error: BackendError) -> BackendError {
@@ -263,5 +276,54 @@ impl SubjectTokenProviderError for NoToken {
     /// Never: the credentials end with it, and the next call begins anew.
     fn is_transient(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keystead_backend::LogLevel;
+    use keystead_backend_common::IdentityToken;
+
+    struct Minting;
+
+    impl Host for Minting {
+        fn log(&self, _level: LogLevel, _message: &str) {}
+
+        fn random(&self, _out: &mut [u8]) -> Result<(), BackendError> {
+            Err(BackendError::new(ErrorCode::Unsupported, "not needed"))
+        }
+
+        fn identity_token(&self, _audience: &str) -> Result<LockedBytes, BackendError> {
+            Ok(LockedBytes::copy_from(b"eyJh.eyJz.c2ln"))
+        }
+    }
+
+    #[test]
+    fn the_application_is_asked_for_tokens_of_keys_in_use_alone() {
+        let source = Source {
+            host: Arc::new(Minting),
+            key: "projects/p/locations/global/keyRings/r/cryptoKeys/k".into(),
+            federation: Federation {
+                provider: "projects/1/locations/global/workloadIdentityPools/a/providers/b".into(),
+                token: IdentityToken::Minted {
+                    audience: "gcp:acme".into(),
+                },
+            },
+            wanted: Mutex::new(None),
+            shown: Mutex::new(None),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .unwrap();
+        let error = runtime.block_on(source.token()).unwrap_err();
+        assert!(error.message.contains("not in use"), "{error}");
+        source.want();
+        // As often as an exchange needs it.
+        runtime.block_on(source.token()).unwrap();
+        runtime.block_on(source.token()).unwrap();
+        let now = Instant::now();
+        assert!(!source.is_idle(now) && source.is_idle(now + IDLE_AFTER + Duration::from_secs(1)));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Granted, KEY, TestHost, assert_fails, call, context, open_with, unwrap, wrap};
-use keystead_backend::{Call, ErrorCode, KeyInstance};
+use keystead_backend::{Call, ErrorCode};
 use keystead_tests::emulators::Gcp;
 use serde_json::json;
 

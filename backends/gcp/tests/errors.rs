@@ -345,7 +345,7 @@ fn what_comes_back_by_itself_is_tried_again_within_the_call() {
         refusal("Decrypt", 429, "RESOURCE_EXHAUSTED", "later"),
         json!({ "rpc": "Decrypt", "close": true }),
     ] {
-        gcp.fault(&granted.key, &[fault.clone()]).unwrap();
+        gcp.fault(&granted.key, std::slice::from_ref(&fault)).unwrap();
         assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY, "{fault}");
     }
     // A refusal is not.
