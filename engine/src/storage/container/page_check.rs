@@ -2,17 +2,21 @@
 //! bear out, and every row and reference in it lies where one can lie.
 //!
 //! redb takes a page's own word for where its rows stand, and takes memory for a page before it asks for the page's bytes: 4096
-//! bytes times a power of two that stands in the reference, up to 4 GiB. A row outside of its page makes redb panic. Most such
-//! panics are caught (`storage/boundary.rs`); one in the lists of freed pages is not, since redb goes through them with an
-//! iterator whose destructor goes on through the same page, or meets the lock that the panic poisoned, and that aborts the
-//! process. So all of it is looked at here, at each read from the disk; a page in the cache was looked at when it was read or was
-//! made by redb. Tags do not help against this: whoever writes the file on purpose makes them fit.
+//! bytes times a power of two that stands in the reference, up to 4 GiB. A row outside of its page makes redb panic: that is
+//! caught (`storage/boundary.rs`), and costs the store. So all of it is looked at here, at each read from the disk; a page in the
+//! cache was looked at when it was read or was made by redb. Tags do not help against this: whoever writes the file on purpose
+//! makes them fit.
 //!
 //! A page does not say which tree it is of, and the layout of a leaf depends on that. It is taken when it is in order by one of the
-//! three layouts that occur in a store: rows and definitions of tables; lists of freed pages; redb's record of its allocator.
+//! three layouts that occur in a store: rows and definitions of tables; lists of freed pages; redb's record of its allocator. Where
+//! it matters which, [`freed_lists`] looks at the tree as a whole.
 //!
 //! Layouts are those of redb's file format 3 (`btree_base.rs`, `header.rs`, `table_tree_base.rs`, `transactions.rs` of redb 4.6);
 //! little-endian.
+
+pub(super) mod freed_lists;
+#[cfg(test)]
+mod tests;
 
 use super::geometry::BLOCK_BYTES;
 use crate::storage::tables::Table;
@@ -75,7 +79,7 @@ pub(super) fn check_header(header: &[u8], page_bytes: u64) -> Result<(), &'stati
 }
 
 /// Checks a page: that it is one, where its rows stand, and what it refers to.
-pub(super) fn check_page(page: &[u8], page_bytes: u64) -> Result<(), &'static str> {
+pub(crate) fn check_page(page: &[u8], page_bytes: u64) -> Result<(), &'static str> {
     match (page.first(), count(page)) {
         (Some(&BRANCH), 1..) => check_branch(page, page_bytes),
         (Some(&LEAF), 1..) => check_leaf(page, page_bytes),
@@ -192,13 +196,18 @@ fn blocks_of(reference: u64) -> Option<u64> {
     (power <= POWER_MAX).then(|| 1 << power)
 }
 
-/// A reference: the lowest 20 bits, less the power, are the page's number in its region in units of its size, the next 20 the
-/// region. Block 0 is redb's header.
-fn check_reference(reference: u64, page_bytes: u64) -> Result<(), &'static str> {
+/// The first block of the page that is referred to, and how many it has: the lowest 20 bits, less the power, are its number in its
+/// region in units of its size, the next 20 the region. Block 0 is redb's header.
+fn place_of(reference: u64) -> Result<(u64, u64), &'static str> {
     let blocks = blocks_of(reference).ok_or("a reference to a page that is larger than any")?;
     let region = (reference >> 20) % REGION_BLOCKS;
     let within = reference % (REGION_BLOCKS / blocks) * blocks;
-    match (1 + region * REGION_BLOCKS + within + blocks) * BLOCK_BYTES <= page_bytes {
+    Ok((1 + region * REGION_BLOCKS + within, blocks))
+}
+
+fn check_reference(reference: u64, page_bytes: u64) -> Result<(), &'static str> {
+    let (first, blocks) = place_of(reference)?;
+    match (first + blocks) * BLOCK_BYTES <= page_bytes {
         true => Ok(()),
         false => Err("a reference to a page that is not in the file"),
     }
@@ -213,6 +222,3 @@ fn number(bytes: &[u8], at: usize) -> Option<u64> {
     let bytes = bytes.get(at..)?.first_chunk()?;
     Some(u64::from_le_bytes(*bytes))
 }
-
-#[cfg(test)]
-mod tests;

@@ -11,7 +11,7 @@ fn reference(power: u64, index: u64) -> [u8; 8] {
 }
 
 /// A leaf whose keys have each their own length, or are all of one.
-fn leaf(rows: &[(&[u8], &[u8])], one_length: bool) -> Vec<u8> {
+pub(super) fn leaf(rows: &[(&[u8], &[u8])], one_length: bool) -> Vec<u8> {
     let mut page = vec![LEAF, 0, rows.len() as u8, 0];
     let keys: usize = rows.iter().map(|(key, _)| key.len()).sum();
     let mut at = 4 + rows.len() * if one_length { 4 } else { 8 };
