@@ -116,7 +116,7 @@ fn lists_of_freed_pages_that_would_make_redb_abort_are_refused_before_it_begins(
     let (image, block, page) = kept.into_inner().unwrap().unwrap();
     let lists = count(&page);
     let (key, list) = (4 + 4 * lists, 4 + 20 * lists);
-    let with = |change: &dyn Fn(&mut Vec<u8>)| {
+    let with = |change: Change<'_>| {
         let container = Container::open(Arc::new(MemoryDisk::from_bytes(image.clone())) as _).unwrap();
         let mut changed = page.clone();
         change(&mut changed);
@@ -125,7 +125,7 @@ fn lists_of_freed_pages_that_would_make_redb_abort_are_refused_before_it_begins(
         container.check_freed_lists()
     };
     with(&|_| ()).unwrap();
-    let crafted: [(&str, &dyn Fn(&mut Vec<u8>)); 6] = [
+    let crafted: [(&str, Change<'_>); 6] = [
         ("a list that ends behind the page", &|page| {
             page[4..8].copy_from_slice(&27_568u32.to_le_bytes());
         }),
@@ -155,7 +155,10 @@ fn lists_of_freed_pages_that_would_make_redb_abort_are_refused_before_it_begins(
     }
 }
 
-fn changed(page: &[u8], change: &dyn Fn(&mut Vec<u8>)) -> Vec<u8> {
+/// What is done to a page.
+type Change<'c> = &'c dyn Fn(&mut Vec<u8>);
+
+fn changed(page: &[u8], change: Change<'_>) -> Vec<u8> {
     let mut page = page.to_vec();
     change(&mut page);
     page
