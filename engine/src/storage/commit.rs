@@ -98,11 +98,7 @@ impl Committer {
     /// commit that never came. Costs what was written since the last checkpoint, whatever the store's size.
     pub(crate) fn open(container: Container, place: PlaceKey, cache_bytes: usize) -> Result<Self> {
         let boundary = Boundary::new();
-        let doing = "opening the pages";
-        container
-            .check_freed_lists()
-            .map_err(|error| container_failed(doing, &error))?;
-        let database = open_pages(&boundary, &container, cache_bytes, doing)?;
+        let database = open_pages(&boundary, &container, cache_bytes, "opening the pages")?;
         let place = Arc::new(place);
         let committer = Self::start(boundary, database, container, place, 0)?;
         committer.recover()?;

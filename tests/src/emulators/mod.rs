@@ -52,6 +52,7 @@
 //! happens. Its keys live in its memory and go with it.
 
 mod account;
+mod azure;
 mod debian;
 mod gcp;
 mod install;
@@ -61,6 +62,7 @@ mod process;
 mod softhsm;
 
 pub use account::{AccessKey, Account};
+pub use azure::{Application, Azure, TENANT};
 pub use debian::{find, unpacked};
 pub use gcp::{Gcp, GoogleClient, Provider};
 pub use install::{Peer, install};
@@ -90,7 +92,7 @@ const AWS: Peer = Peer {
 };
 
 /// Everything that stands for a KMS in tests.
-pub const PEERS: &[&Peer] = &[&AWS, &gcp::GCP, &openbao::PEER, &softhsm::SOFTHSM];
+pub const PEERS: &[&Peer] = &[&AWS, &azure::PEER, &gcp::GCP, &openbao::PEER, &softhsm::SOFTHSM];
 
 /// Which emulator; they enforce different things, see [the module](self).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

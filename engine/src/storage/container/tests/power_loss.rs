@@ -165,9 +165,7 @@ struct Known {
     cells_in_doubt: BTreeMap<u64, Option<u8>>,
 }
 
-const GENERATION: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("generation");
-/// The key of its one row.
-const ONE: &[u8] = b"generation";
+const GENERATION: TableDefinition<'static, (), u64> = TableDefinition::new("generation");
 
 /// A store in miniature: commits are journaled, or checkpoints.
 struct Store {
@@ -197,11 +195,9 @@ impl Store {
         let generation = database
             .begin_read()?
             .open_table(GENERATION)?
-            .get(ONE)?
+            .get(())?
             .ok_or("no generation")?
-            .value()
-            .try_into()
-            .map(u64::from_be_bytes)?;
+            .value();
         let mut records = Vec::new();
         container
             .journal()
@@ -229,12 +225,12 @@ impl Store {
             transaction.set_quick_repair(true);
             transaction
                 .open_table(GENERATION)?
-                .insert(ONE, &(self.generation + 1).to_be_bytes()[..])?;
+                .insert((), self.generation + 1)?;
         }
         {
             let mut table = transaction.open_table(ROWS)?;
             for (row, value) in rows {
-                table.insert(&row.to_be_bytes()[..], value.as_slice())?;
+                table.insert(row, value.as_slice())?;
             }
         }
         Ok(transaction.commit()?)
