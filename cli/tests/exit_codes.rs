@@ -154,6 +154,48 @@ fn damaged_bytes_end_with_7_or_are_found_by_verify_with_9() {
     assert!([7, 9].contains(&ran.code), "{} {}", ran.code, ran.stderr);
 }
 
+/// What a verification needs is taken away from it: so the process that verifies ends by a crash, which the one that waits for it
+/// survives.
+#[test]
+fn a_verification_whose_process_crashes_is_a_finding_with_9() {
+    let place = Place::with_acme();
+    place.put("a", &vec![7; 24 << 20]);
+    let verify = |limit_kib: Option<u32>, arguments: &str| {
+        let limit = limit_kib.map_or(String::new(), |kib| format!("ulimit -v {kib}; "));
+        let line = format!("{limit}exec \"$0\" verify {arguments}");
+        let command = place.command(&[]);
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .arg("-c")
+            .arg(line)
+            .arg(command.get_program())
+            .current_dir(place.directory());
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                shell.env(name, value);
+            }
+        }
+        Ran::from(shell.output().expect("the shell starts"))
+    };
+    verify(None, "").ok();
+    // Enough to start, too little for the cache of so many pages.
+    let crashed = [24, 28, 32, 36, 40]
+        .into_iter()
+        .map(|mib| verify(Some(mib << 10), "--json"))
+        .find(|ran| ran.code == 9)
+        .expect("one of them starts, and does not come to its end");
+    let report = crashed.json();
+    assert_eq!(
+        (&report["clean"], &report["complete"]),
+        (&false.into(), &false.into())
+    );
+    let what = report["problems"][0]["what"].as_str().expect("a problem");
+    assert!(
+        what.contains("was ended by signal 6") && what.contains("--memory-mib"),
+        "{what}"
+    );
+}
+
 #[test]
 fn a_store_that_cannot_be_opened_ends_with_8() {
     let place = Place::with_acme();

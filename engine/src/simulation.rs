@@ -6,7 +6,9 @@ mod codecs;
 pub use crate::crypto::Implementation as Aead;
 pub use crate::salvage::simulation::{Places, RowPlace, parse_page, places};
 pub use crate::storage::container::{Disk, HeaderView, repair_image};
-pub use codecs::{after_prefix, check_prefix, journal_codec_holds, read_header, row_codec_holds};
+pub use codecs::{
+    after_prefix, check_prefix, journal_codec_holds, page_is_taken, read_header, row_codec_holds,
+};
 
 use crate::error::Result;
 use crate::keyring::epoch;

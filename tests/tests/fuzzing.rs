@@ -77,6 +77,11 @@ fn any_row_is_refused_or_encodes_as_itself() {
 }
 
 #[test]
+fn a_page_is_read_as_far_as_it_is_one() {
+    run("redb_leaf");
+}
+
+#[test]
 fn the_fuzzers_that_are_built_are_the_targets_that_there_are() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/fuzz_targets");
     let built: BTreeSet<String> = std::fs::read_dir(sources)

@@ -1,8 +1,11 @@
 //! `cargo xtask fuzz`: builds every fuzz target with a nightly compiler and its address sanitizer, runs each for a while, and says
 //! what came of it. An input that is a finding is kept, and the command that replays it is printed.
 //!
+//! A release, as users get the engine, with the debug assertions of the project's own code alone (`fuzz/Cargo.toml`).
+//!
 //! A run longer than [`SLICE_SECONDS`] is several processes one after the other, which share a corpus: what the engine leaks on
-//! purpose (a page cache behind each panic that it caught) goes with each of them.
+//! purpose (a page cache behind each panic that it caught) goes with each of them. Programs and corpora of a run are its own: a
+//! build or another run beside a long one does not disturb it.
 
 use crate::tools::{self, announce, program, root, target_directory};
 use anyhow::{Context, bail};
@@ -76,14 +79,18 @@ pub(crate) fn outcomes(options: &Options) -> anyhow::Result<Vec<Outcome>> {
     } else {
         &options.targets
     };
-    let directory = build()?;
+    let built = build()?;
+    let place = RunPlace::new()?;
+    for target in targets {
+        place.take_program(&built, target)?;
+    }
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(Vec::new());
     std::thread::scope(|threads| {
         for _ in 0..options.jobs.max(1) {
             threads.spawn(|| {
                 while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = fuzz(&directory, target, options.seconds).unwrap_or_else(|error| Outcome {
+                    let outcome = fuzz(&place, target, options.seconds).unwrap_or_else(|error| Outcome {
                         target: target.clone(),
                         broken: Some(format!("{error:#}")),
                         ..Outcome::default()
@@ -120,7 +127,7 @@ fn build() -> anyhow::Result<PathBuf> {
     }
     let mut build = nightly(
         cargo_fuzz()?,
-        &["fuzz", "build", "--fuzz-dir", "fuzz", "--target-dir"],
+        &["fuzz", "build", "--release", "--fuzz-dir", "fuzz", "--target-dir"],
     );
     tools::run(build.arg(&target_directory))?;
     Ok(target_directory
@@ -165,16 +172,48 @@ fn cargo_fuzz() -> anyhow::Result<PathBuf> {
     Ok(installed)
 }
 
-fn fuzz(programs: &Path, target: &str, seconds: u64) -> anyhow::Result<Outcome> {
-    let place = |what: &str| -> anyhow::Result<PathBuf> {
-        let directory = target_directory()?.join(what).join(target);
-        fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-        Ok(directory)
-    };
-    // A corpus of its own each time: what a run finds does not depend on the runs before it, but on the seeds.
-    let corpus = place("fuzz-corpus")?;
-    fs::remove_dir_all(&corpus)?;
-    let (corpus, findings) = (place("fuzz-corpus")?, place("fuzz-findings")?);
+/// Where a run has its programs and corpora. They are gone when it is over.
+struct RunPlace(PathBuf);
+
+impl RunPlace {
+    fn new() -> anyhow::Result<Self> {
+        let place = target_directory()?
+            .join("fuzz-runs")
+            .join(std::process::id().to_string());
+        fs::create_dir_all(&place).with_context(|| format!("making {}", place.display()))?;
+        Ok(Self(place))
+    }
+
+    /// Takes a program as it is built now: a build makes a new file and leaves this one be.
+    fn take_program(&self, built: &Path, target: &str) -> anyhow::Result<()> {
+        let (from, to) = (built.join(target), self.program(target));
+        fs::hard_link(&from, &to)
+            .or_else(|_| fs::copy(&from, &to).map(drop))
+            .with_context(|| format!("taking {}", from.display()))
+    }
+
+    fn program(&self, target: &str) -> PathBuf {
+        self.0.join(target)
+    }
+
+    /// An empty corpus: what a run finds does not depend on the runs before it, but on the seeds.
+    fn corpus(&self, target: &str) -> anyhow::Result<PathBuf> {
+        let corpus = self.0.join(format!("{target}-corpus"));
+        fs::create_dir_all(&corpus).with_context(|| format!("making {}", corpus.display()))?;
+        Ok(corpus)
+    }
+}
+
+impl Drop for RunPlace {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn fuzz(place: &RunPlace, target: &str, seconds: u64) -> anyhow::Result<Outcome> {
+    let corpus = place.corpus(target)?;
+    let findings = target_directory()?.join("fuzz-findings").join(target);
+    fs::create_dir_all(&findings).with_context(|| format!("making {}", findings.display()))?;
     let known = files(&findings)?;
     let mut outcome = Outcome {
         target: target.into(),
@@ -182,7 +221,7 @@ fn fuzz(programs: &Path, target: &str, seconds: u64) -> anyhow::Result<Outcome> 
     };
     while outcome.seconds < seconds {
         let slice = (seconds - outcome.seconds).min(SLICE_SECONDS);
-        let mut command = program(programs.join(target), &[]);
+        let mut command = program(place.program(target), &[]);
         command
             .arg(format!("-max_total_time={slice}"))
             .arg(format!("-timeout={INPUT_SECONDS_MAX}"))

@@ -4,7 +4,7 @@ use crate::audit;
 use crate::crypto::{self, PlaceKey};
 use crate::error::Result;
 use crate::names;
-use crate::storage::container::{HeaderView, read_header as read_header_copies};
+use crate::storage::container::{HeaderView, check_page, read_header as read_header_copies};
 use crate::storage::records::{
     self, DataKeyRow, DeletionRecord, EpochRecord, HeadRecord, HeaderCheck, KeyRecord,
     OrganizationNameRecord, OrganizationRecord, Record, RewrapJobRecord, SecretRecord, UploadRecord,
@@ -43,6 +43,12 @@ pub fn row_codec_holds(table: u8, row_key: &[u8], row: &[u8], place_tagged: bool
         Table::Audit => audit::codec_holds(&row),
         Table::Store | Table::Chunks | Table::CellsErasing | Table::CellsFree => None,
     }
+}
+
+/// Whether redb would be shown this page, in a file of so many bytes.
+#[must_use]
+pub fn page_is_taken(page: &[u8], file_bytes: u64) -> bool {
+    check_page(page, file_bytes).is_ok()
 }
 
 fn record_holds<R: Record + PartialEq>((place, row_key, row): (&PlaceKey, &[u8], &[u8])) -> Option<bool> {

@@ -98,7 +98,11 @@ impl Committer {
     /// commit that never came. Costs what was written since the last checkpoint, whatever the store's size.
     pub(crate) fn open(container: Container, place: PlaceKey, cache_bytes: usize) -> Result<Self> {
         let boundary = Boundary::new();
-        let database = open_pages(&boundary, &container, cache_bytes, "opening the pages")?;
+        let doing = "opening the pages";
+        container
+            .check_freed_lists()
+            .map_err(|error| container_failed(doing, &error))?;
+        let database = open_pages(&boundary, &container, cache_bytes, doing)?;
         let place = Arc::new(place);
         let committer = Self::start(boundary, database, container, place, 0)?;
         committer.recover()?;

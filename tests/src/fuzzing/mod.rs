@@ -12,12 +12,13 @@ mod lives;
 mod paths;
 mod plugin_answers;
 mod records;
+mod redb_leaf;
 
 /// A target: any bytes in, a panic where something is wrong.
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("aead_pair", aead_pair::run),
     ("backend_config", backend_config::run),
     ("container_header", container_header::run),
@@ -28,6 +29,7 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("paths", paths::run),
     ("plugin_answers", plugin_answers::run),
     ("records", records::run),
+    ("redb_leaf", redb_leaf::run),
 ];
 
 /// Runs the target of this name.
@@ -42,16 +44,24 @@ pub fn run(name: &str, input: &[u8]) {
 }
 
 /// What libFuzzer is to do once, before the first input: panics that the engine catches are none of its business. (One that
-/// reaches the fuzzer ends it all the same.)
+/// reaches the fuzzer ends it all the same.) A panic that comes while another one unwinds aborts the process next: it says both,
+/// and where.
 pub fn begin() {
     std::panic::set_hook(Box::new(|info| {
+        let said = info.to_string();
         if std::env::var_os("KEYSTEAD_PANICS").is_some() {
-            eprintln!("{info}");
+            eprintln!("{said}");
+        } else if said.contains(IN_A_DESTRUCTOR) {
+            let before = LAST_PANIC.take().unwrap_or_default();
+            eprintln!("{before}\n{said}\n{}", std::backtrace::Backtrace::force_capture());
         } else {
-            LAST_PANIC.set(Some(info.to_string()));
+            LAST_PANIC.set(Some(said));
         }
     }));
 }
+
+/// What the standard library says before it aborts.
+const IN_A_DESTRUCTOR: &str = "panic in a destructor during cleanup";
 
 thread_local! {
     static LAST_PANIC: std::cell::Cell<Option<String>> = const { std::cell::Cell::new(None) };

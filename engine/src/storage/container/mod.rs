@@ -109,6 +109,8 @@ pub(crate) use header::read_header;
 pub(crate) use journal::{Journal, Survivors};
 #[cfg(test)]
 pub(crate) use memory::MemoryDisk;
+#[cfg(feature = "simulation")]
+pub(crate) use page_check::check_page;
 pub(crate) use pages::{PageFile, Pages};
 #[cfg(feature = "simulation")]
 pub use {header::HeaderView, repair::repair_image};
@@ -254,6 +256,15 @@ impl Container {
     /// The same for who keeps the container.
     pub(crate) fn pages(&self) -> Pages {
         Pages::new(Arc::clone(&self.inner))
+    }
+
+    /// Looks at what redb must not find broken, before it is given the pages: see `page_check/freed_lists.rs`.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError::DamagedPage`].
+    pub(crate) fn check_freed_lists(&self) -> Result<(), ContainerError> {
+        page_check::freed_lists::check(&self.pages())
     }
 
     /// The journal.

@@ -1,19 +1,36 @@
-//! What a page of redb's must look like before redb is shown it, so that no reference in it makes redb take memory that the
-//! file's size does not bear out.
+//! What a page of redb's must look like before redb is shown it: nothing in it makes redb take memory that the file's size does not
+//! bear out, and every row and reference in it lies where one can lie.
 //!
-//! redb takes memory for a page before it asks for the page's bytes: 4096 bytes times a power of two that stands in the
-//! reference. The power goes up to 20, so one bad reference asks for 4 GiB. A reference stands in redb's header (the roots),
-//! in a branch (its children) or in the definition of a table (its root). All three are looked at here, at each read from the
-//! disk; a page in the cache was looked at when it was read or was made by redb. Tags do not help against this: whoever writes
-//! the file on purpose makes them fit.
+//! redb takes a page's own word for where its rows stand, and takes memory for a page before it asks for the page's bytes: 4096
+//! bytes times a power of two that stands in the reference, up to 4 GiB. A row outside of its page makes redb panic: that is
+//! caught (`storage/boundary.rs`), and costs the store. So all of it is looked at here, at each read from the disk; a page in the
+//! cache was looked at when it was read or was made by redb. Tags do not help against this: whoever writes the file on purpose
+//! makes them fit.
 //!
-//! Layouts are those of redb's file format 3 (`btree_base.rs`, `header.rs`, `table_tree_base.rs` of redb 4.6); little-endian.
+//! A page does not say which tree it is of, and the layout of a leaf depends on that. It is taken when it is in order by one of the
+//! three layouts that occur in a store: rows and definitions of tables; lists of freed pages; redb's record of its allocator. Where
+//! it matters which, [`freed_lists`] looks at the tree as a whole.
+//!
+//! Layouts are those of redb's file format 3 (`btree_base.rs`, `header.rs`, `table_tree_base.rs`, `transactions.rs` of redb 4.6);
+//! little-endian.
+
+pub(super) mod freed_lists;
+#[cfg(test)]
+mod tests;
 
 use super::geometry::BLOCK_BYTES;
 use crate::storage::tables::Table;
 
 const LEAF: u8 = 1;
 const BRANCH: u8 = 2;
+
+/// In redb's header: its mark; where the geometry of regions stands, and that of a store: no block before a region's pages, and 4
+/// GiB of pages. In a header without the mark (it is being made) nothing is looked at.
+const MARK: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
+const GEOMETRY: usize = 16;
+const REGION_BLOCKS: u64 = 1 << 20;
+/// The largest power of two that a page may be, in blocks.
+const POWER_MAX: u64 = 20;
 
 /// In redb's header: where the two commit slots stand, and in a slot a flag and a root for the user's and redb's tables.
 const SLOTS: [usize; 2] = [64, 192];
@@ -23,6 +40,11 @@ const ROOTS_IN_SLOT: [(usize, usize); 2] = [(1, 8), (2, 40)];
 const ROOT_FLAG: usize = 9;
 const ROOT: usize = 10;
 const TYPES: usize = 64;
+
+/// Keys of redb's own tables: of lists of pages a transaction and a number; of the allocator's record a kind and a region.
+const LIST_KEY_BYTES: usize = 16;
+const ALLOCATOR_KEY_BYTES: usize = 5;
+const ALLOCATOR_KIND_MAX: u8 = 5;
 
 /// redb's own tables.
 const SYSTEM_TABLES: [&[u8]; 6] = [
@@ -36,64 +58,130 @@ const SYSTEM_TABLES: [&[u8]; 6] = [
 
 /// Checks the first bytes of redb's header; a shorter read of it holds no references.
 pub(super) fn check_header(header: &[u8], page_bytes: u64) -> Result<(), &'static str> {
+    if let Some(geometry) = number(header, GEOMETRY)
+        && header.starts_with(&MARK)
+        && geometry != REGION_BLOCKS << 32
+    {
+        return Err("a header with regions of another size");
+    }
     for slot in SLOTS {
         for (flag, root) in ROOTS_IN_SLOT {
             let (Some(flag), Some(root)) = (header.get(slot + flag), number(header, slot + root)) else {
                 return Ok(());
             };
-            if *flag != 0 {
-                check_reference(root, page_bytes)?;
+            // Its size alone: the file may have got shorter since the older of the two commits.
+            if *flag != 0 && blocks_of(root).is_none_or(|blocks| blocks > page_bytes / BLOCK_BYTES) {
+                return Err("a root that is larger than the file");
             }
         }
     }
     Ok(())
 }
 
-/// Checks a page: that it is one, and what it refers to.
-pub(super) fn check_page(page: &[u8], page_bytes: u64) -> Result<(), &'static str> {
-    let entries = page
-        .get(2..4)
-        .map_or(0, |n| usize::from(u16::from_le_bytes([n[0], n[1]])));
-    match page.first() {
-        Some(&BRANCH) => {
-            // 8 bytes, then a checksum of 16 bytes for each child, then their references.
-            let children = entries + 1;
-            for child in 0..children {
-                let reference = number(page, 8 + 16 * children + 8 * child)
-                    .ok_or("a branch that does not fit its page")?;
-                check_reference(reference, page_bytes)?;
-            }
-            Ok(())
-        }
-        Some(&LEAF) => check_definitions(page, entries, page_bytes),
+/// Checks a page: that it is one, where its rows stand, and what it refers to.
+pub(crate) fn check_page(page: &[u8], page_bytes: u64) -> Result<(), &'static str> {
+    match (page.first(), count(page)) {
+        (Some(&BRANCH), 1..) => check_branch(page, page_bytes),
+        (Some(&LEAF), 1..) => check_leaf(page, page_bytes),
         _ => Err("a page that is neither leaf nor branch"),
     }
 }
 
+fn count(page: &[u8]) -> usize {
+    let count = page.get(2..).and_then(|rest| rest.first_chunk());
+    count.map_or(0, |count| usize::from(u16::from_le_bytes(*count)))
+}
+
+/// 8 bytes, then a checksum of 16 bytes for each child, then their references; then the ends of the keys, unless all are of one
+/// length, and the keys.
+fn check_branch(page: &[u8], page_bytes: u64) -> Result<(), &'static str> {
+    const WHY: &str = "a branch that does not fit its page";
+    let keys = count(page);
+    let references = 8 + 16 * (keys + 1);
+    for child in 0..=keys {
+        check_reference(number(page, references + 8 * child).ok_or(WHY)?, page_bytes)?;
+    }
+    let ends = references + 8 * (keys + 1);
+    let of_one_length = ends + LIST_KEY_BYTES * keys <= page.len();
+    let mut from = ends + 4 * keys;
+    let each_in_its_place = (0..keys).all(|key| {
+        let to = end(page, ends + 4 * key);
+        let key = to.and_then(|to| page.get(from..to));
+        from = to.unwrap_or(from);
+        key.is_some()
+    });
+    match each_in_its_place || of_one_length {
+        true => Ok(()),
+        false => Err(WHY),
+    }
+}
+
+fn check_leaf(page: &[u8], page_bytes: u64) -> Result<(), &'static str> {
+    if entries(page, None).all(|entry| entry.is_some()) {
+        return check_definitions(page, page_bytes);
+    }
+    let lists = |entry: Option<Entry<'_>>| entry.is_some_and(|(_, list)| is_list(list, page_bytes));
+    let record = |entry: Option<Entry<'_>>| entry.is_some_and(|(key, _)| key[0] <= ALLOCATOR_KIND_MAX);
+    match entries(page, Some(LIST_KEY_BYTES)).all(lists)
+        || entries(page, Some(ALLOCATOR_KEY_BYTES)).all(record)
+    {
+        true => Ok(()),
+        false => Err("a leaf whose rows are not in it, or a list of pages that are not in the file"),
+    }
+}
+
+/// A key and its value.
+type Entry<'p> = (&'p [u8], &'p [u8]);
+
+/// What stands in a leaf, if all keys are of so many bytes, or each of its own length; `None` for what does not lie in the page.
+///
+/// 4 bytes, then the ends of the keys unless they are of one length, then those of the values, then the keys, then the values.
+fn entries(page: &[u8], key_bytes: Option<usize>) -> impl Iterator<Item = Option<Entry<'_>>> {
+    let count = count(page);
+    let (value_ends, keys) = match key_bytes {
+        None => (4 + 4 * count, 4 + 8 * count),
+        Some(_) => (4, 4 + 4 * count),
+    };
+    let key_end = move |index: usize| match key_bytes {
+        None => end(page, 4 + 4 * index),
+        Some(bytes) => Some(keys + bytes * (index + 1)),
+    };
+    let value_end = move |index: usize| end(page, value_ends + 4 * index);
+    (0..count).map(move |index| {
+        let (key_from, value_from) = match index.checked_sub(1) {
+            None => (keys, key_end(count - 1)?),
+            Some(before) => (key_end(before)?, value_end(before)?),
+        };
+        Some((
+            page.get(key_from..key_end(index)?)?,
+            page.get(value_from..value_end(index)?)?,
+        ))
+    })
+}
+
+/// A list of pages: how many, and a reference for each. redb gives each of them back to its allocator.
+fn is_list(list: &[u8], page_bytes: u64) -> bool {
+    let Some((count, references)) = list.split_first_chunk() else {
+        return false;
+    };
+    let references = references.get(..8 * usize::from(u16::from_le_bytes(*count)));
+    references.is_some_and(|references| {
+        let mut references = references.as_chunks().0.iter();
+        references.all(|reference| check_reference(u64::from_le_bytes(*reference), page_bytes).is_ok())
+    })
+}
+
 /// Definitions of tables are leaf entries whose key is the table's name. Whether a leaf is one of definitions is not written in
 /// it, so every entry that could be one is looked at; all that an entry which is none could meet is being let through.
-fn check_definitions(page: &[u8], entries: usize, page_bytes: u64) -> Result<(), &'static str> {
-    let end = |index: usize| -> Option<usize> {
-        let bytes = page.get(4 + 4 * index..8 + 4 * index)?;
-        Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize)
-    };
-    // The ends of the keys, then those of the values, then the keys, then the values.
-    let (mut key_from, Some(mut value_from)) = (4 + 8 * entries, end(entries.saturating_sub(1))) else {
-        return Ok(());
-    };
-    for entry in 0..entries {
-        let (Some(key_to), Some(value_to)) = (end(entry), end(entries + entry)) else {
-            return Ok(());
-        };
-        if let (Some(key), Some(value)) = (page.get(key_from..key_to), page.get(value_from..value_to))
-            && value.len() > TYPES
+fn check_definitions(page: &[u8], page_bytes: u64) -> Result<(), &'static str> {
+    for (key, value) in entries(page, None).flatten() {
+        if value.len() > TYPES
             && value[ROOT_FLAG] != 0
             && names_a_table(key)
             && let Some(root) = number(value, ROOT)
         {
             check_reference(root, page_bytes)?;
         }
-        (key_from, value_from) = (key_to, value_to);
     }
     Ok(())
 }
@@ -102,98 +190,35 @@ fn names_a_table(key: &[u8]) -> bool {
     SYSTEM_TABLES.contains(&key) || Table::ALL.iter().any(|table| table.name().as_bytes() == key)
 }
 
-/// A reference: its highest 5 bits are the power of two, in blocks.
+/// Its highest 5 bits are the power of two that the page is, in blocks.
+fn blocks_of(reference: u64) -> Option<u64> {
+    let power = reference >> 59;
+    (power <= POWER_MAX).then(|| 1 << power)
+}
+
+/// The first block of the page that is referred to, and how many it has: the lowest 20 bits, less the power, are its number in its
+/// region in units of its size, the next 20 the region. Block 0 is redb's header.
+fn place_of(reference: u64) -> Result<(u64, u64), &'static str> {
+    let blocks = blocks_of(reference).ok_or("a reference to a page that is larger than any")?;
+    let region = (reference >> 20) % REGION_BLOCKS;
+    let within = reference % (REGION_BLOCKS / blocks) * blocks;
+    Ok((1 + region * REGION_BLOCKS + within, blocks))
+}
+
 fn check_reference(reference: u64, page_bytes: u64) -> Result<(), &'static str> {
-    let blocks = 1u64 << (reference >> 59);
-    if blocks > page_bytes / BLOCK_BYTES {
-        return Err("a reference to a page that is larger than the file");
+    let (first, blocks) = place_of(reference)?;
+    match (first + blocks) * BLOCK_BYTES <= page_bytes {
+        true => Ok(()),
+        false => Err("a reference to a page that is not in the file"),
     }
-    Ok(())
+}
+
+fn end(page: &[u8], at: usize) -> Option<usize> {
+    let bytes = page.get(at..)?.first_chunk()?;
+    usize::try_from(u32::from_le_bytes(*bytes)).ok()
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes
-        .get(at..)?
-        .first_chunk()
-        .map(|bytes| u64::from_le_bytes(*bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const FILE: u64 = 300 * BLOCK_BYTES;
-
-    fn reference(power: u64) -> [u8; 8] {
-        (power << 59 | 7).to_le_bytes()
-    }
-
-    fn leaf_of(key: &[u8], value: &[u8]) -> Vec<u8> {
-        let mut page = vec![LEAF, 0, 1, 0];
-        let key_end = 12 + key.len();
-        page.extend_from_slice(&(key_end as u32).to_le_bytes());
-        page.extend_from_slice(&((key_end + value.len()) as u32).to_le_bytes());
-        page.extend_from_slice(key);
-        page.extend_from_slice(value);
-        page.resize(4096, 0);
-        page
-    }
-
-    fn definition_with_root(power: u64) -> Vec<u8> {
-        let mut value = vec![3; 80];
-        value[ROOT_FLAG] = 1;
-        value[ROOT..ROOT + 8].copy_from_slice(&reference(power));
-        value
-    }
-
-    #[test]
-    fn a_branch_refers_to_no_page_that_is_larger_than_the_file() {
-        let branch = |power| {
-            let mut page = vec![0; 4096];
-            page[..4].copy_from_slice(&[BRANCH, 0, 1, 0]);
-            page[8 + 32..8 + 40].copy_from_slice(&reference(0));
-            page[8 + 40..8 + 48].copy_from_slice(&reference(power));
-            check_page(&page, FILE)
-        };
-        assert_eq!(branch(8), Ok(()));
-        assert!(branch(9).is_err(), "512 blocks of 300");
-        assert!(branch(20).is_err());
-        assert!(branch(31).is_err());
-    }
-
-    #[test]
-    fn a_table_has_no_root_that_is_larger_than_the_file() {
-        for name in ["audit", "versions", "allocator_state"] {
-            let check = |power| check_page(&leaf_of(name.as_bytes(), &definition_with_root(power)), FILE);
-            assert_eq!(check(8), Ok(()));
-            assert!(check(20).is_err());
-        }
-        let row = leaf_of(b"another key", &definition_with_root(20));
-        assert_eq!(check_page(&row, FILE), Ok(()), "a row may hold anything");
-    }
-
-    #[test]
-    fn a_header_has_no_root_that_is_larger_than_the_file() {
-        for at in [64 + 8, 64 + 40, 192 + 8, 192 + 40] {
-            let mut header = vec![0; 320];
-            header[at..at + 8].copy_from_slice(&reference(20));
-            assert_eq!(check_header(&header, FILE), Ok(()), "no flag, no root");
-            for slot in SLOTS {
-                header[slot + 1..slot + 3].fill(1);
-            }
-            assert!(check_header(&header, FILE).is_err());
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_a_page_or_are_refused(mut page in proptest::collection::vec(any::<u8>(), 0..600), kind in 0..3u8) {
-            if let Some(first) = page.first_mut() {
-                *first = kind;
-            }
-            let _ = check_page(&page, FILE);
-            let _ = check_header(&page, FILE);
-        }
-    }
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u64::from_le_bytes(*bytes))
 }

@@ -15,7 +15,8 @@ use super::*;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 const STORE_ID: [u8; 16] = *b"store id of test";
-const ROWS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("rows");
+/// Bytes to bytes, as all of a store's tables: pages of others are refused.
+const ROWS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("rows");
 
 fn new_container() -> (Arc<MemoryDisk>, Container) {
     let disk = Arc::new(MemoryDisk::new());
@@ -47,7 +48,9 @@ fn commit_rows(database: &Database, rows: impl Iterator<Item = (u64, usize)>) {
     {
         let mut table = transaction.open_table(ROWS).unwrap();
         for (row, bytes) in rows {
-            table.insert(row, value_of(row, bytes).as_slice()).unwrap();
+            table
+                .insert(&row.to_be_bytes()[..], value_of(row, bytes).as_slice())
+                .unwrap();
         }
     }
     transaction.commit().unwrap();
@@ -61,7 +64,8 @@ fn read_rows(database: &Database) -> Result<Rows, redb::Error> {
     let mut rows = Vec::new();
     for row in table.iter()? {
         let (key, value) = row?;
-        rows.push((key.value(), value.value().to_vec()));
+        let key = key.value().try_into().expect("a key is a number");
+        rows.push((u64::from_be_bytes(key), value.value().to_vec()));
     }
     Ok(rows)
 }

@@ -29,7 +29,11 @@ fn use_a_database(disk: &Arc<dyn Disk>) {
 
     let mut transaction = database.begin_write().unwrap();
     transaction.set_quick_repair(true);
-    transaction.open_table(ROWS).unwrap().remove(9_000_000).unwrap();
+    transaction
+        .open_table(ROWS)
+        .unwrap()
+        .remove(&9_000_000u64.to_be_bytes()[..])
+        .unwrap();
     transaction.commit().unwrap();
     let before = disk.len().unwrap();
     assert!(database.compact().unwrap());
@@ -69,7 +73,7 @@ fn redb_recovers_from_a_process_that_died_without_closing() {
         transaction
             .open_table(ROWS)
             .unwrap()
-            .insert(5, b"newer".as_slice())
+            .insert(&5u64.to_be_bytes()[..], b"newer".as_slice())
             .unwrap();
         transaction.commit().unwrap();
         let died = open_bytes(disk.to_bytes()).unwrap();

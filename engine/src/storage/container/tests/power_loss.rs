@@ -165,7 +165,9 @@ struct Known {
     cells_in_doubt: BTreeMap<u64, Option<u8>>,
 }
 
-const GENERATION: TableDefinition<'static, (), u64> = TableDefinition::new("generation");
+const GENERATION: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("generation");
+/// The key of its one row.
+const ONE: &[u8] = b"generation";
 
 /// A store in miniature: commits are journaled, or checkpoints.
 struct Store {
@@ -195,9 +197,11 @@ impl Store {
         let generation = database
             .begin_read()?
             .open_table(GENERATION)?
-            .get(())?
+            .get(ONE)?
             .ok_or("no generation")?
-            .value();
+            .value()
+            .try_into()
+            .map(u64::from_be_bytes)?;
         let mut records = Vec::new();
         container
             .journal()
@@ -225,12 +229,12 @@ impl Store {
             transaction.set_quick_repair(true);
             transaction
                 .open_table(GENERATION)?
-                .insert((), self.generation + 1)?;
+                .insert(ONE, &(self.generation + 1).to_be_bytes()[..])?;
         }
         {
             let mut table = transaction.open_table(ROWS)?;
             for (row, value) in rows {
-                table.insert(row, value.as_slice())?;
+                table.insert(&row.to_be_bytes()[..], value.as_slice())?;
             }
         }
         Ok(transaction.commit()?)
