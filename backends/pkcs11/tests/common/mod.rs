@@ -123,5 +123,9 @@ pub(crate) fn assert_fails<T>(
         assert!(error.message.contains(word), "\"{word}\" is not in: {error}");
     }
     assert!(!error.message.contains(SoftHsm::PIN), "the PIN is in: {error}");
+    assert!(
+        !error.message.contains("0123456789abcdef"),
+        "the key is in: {error}"
+    );
     error
 }
