@@ -34,6 +34,7 @@ impl<'a> Federated<'a> {
         .unwrap();
         let mut settings = gcp.settings();
         settings["max_attempts"] = json!(1);
+        settings["attempt_timeout_ms"] = json!(20_000);
         Self {
             gcp,
             provider,
