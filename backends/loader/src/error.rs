@@ -52,6 +52,13 @@ impl fmt::Display for LoadError {
     }
 }
 
+/// Where a backend is to be made and its plugin is refused: nothing that trying again would change.
+impl From<LoadError> for keystead_backend::BackendError {
+    fn from(refused: LoadError) -> Self {
+        Self::new(keystead_backend::ErrorCode::InvalidConfig, refused.to_string())
+    }
+}
+
 impl std::error::Error for LoadError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.refusal {

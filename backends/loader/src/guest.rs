@@ -17,8 +17,8 @@ use crate::upcalls::HostTable;
 
 /// One instance in a plugin.
 pub(crate) struct Guest {
-    loaded: Arc<Loaded>,
-    instance: NonNull<abi::Instance>,
+    pub(crate) loaded: Arc<Loaded>,
+    pub(crate) instance: NonNull<abi::Instance>,
     /// Dropped after the instance is closed. None once it was given up to a plugin that may still use it.
     host: Option<HostTable>,
 }
@@ -30,13 +30,21 @@ unsafe impl Sync for Guest {}
 
 impl Guest {
     pub(crate) fn open(loaded: &Arc<Loaded>, request: OpenRequest<'_>) -> Result<Self, BackendError> {
+        let host = HostTable::new(Arc::clone(&request.host));
+        Self::open_with(loaded, &request, host)
+    }
+
+    pub(crate) fn open_with(
+        loaded: &Arc<Loaded>,
+        request: &OpenRequest<'_>,
+        host: HostTable,
+    ) -> Result<Self, BackendError> {
         for (name, json) in [("settings", request.settings), ("config", request.config)] {
             if json.len() as u64 > abi::JSON_MAX {
                 let message = format!("the {name} are longer than {} bytes", abi::JSON_MAX);
                 return Err(BackendError::new(ErrorCode::InvalidConfig, message));
             }
         }
-        let host = HostTable::new(request.host);
         let given = abi::OpenRequest {
             struct_size: abi::struct_size::<abi::OpenRequest>(),
             reserved: 0,
@@ -69,7 +77,7 @@ impl Guest {
         })
     }
 
-    fn limits(&self) -> &SizeLimits {
+    pub(crate) fn limits(&self) -> &SizeLimits {
         &self.loaded.description().limits
     }
 

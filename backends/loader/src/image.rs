@@ -38,6 +38,8 @@ pub(crate) struct Linked {
 
 // SAFETY: the handle of a library that is never closed; looking symbols up in it is thread-safe.
 unsafe impl Send for Linked {}
+// SAFETY: as above.
+unsafe impl Sync for Linked {}
 
 /// The plugins that are linked already. The same bytes are linked once, so an application that loads a plugin for each of
 /// its stores has one.
@@ -114,6 +116,16 @@ impl Image {
 }
 
 impl Linked {
+    /// The plugin with these bytes, if it is linked.
+    #[cfg(feature = "probe")]
+    pub(crate) fn find(digest: Digest) -> Option<Self> {
+        let linked = LINKED.lock().unwrap_or_else(PoisonError::into_inner);
+        linked
+            .iter()
+            .find(|(known, _)| *known == digest)
+            .map(|(_, linked)| *linked)
+    }
+
     /// Set for good when the plugin is not to be called any more.
     pub(crate) fn stopped(self) -> &'static AtomicBool {
         self.stopped

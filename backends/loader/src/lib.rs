@@ -73,6 +73,8 @@ mod offered;
 mod plugin;
 #[cfg(unix)]
 mod policy;
+#[cfg(all(unix, feature = "probe"))]
+pub mod probe;
 #[cfg(unix)]
 mod room;
 #[cfg(all(unix, feature = "simulation"))]

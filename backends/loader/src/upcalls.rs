@@ -15,7 +15,11 @@ const LOG_LINE_MAX_BYTES: u64 = 4096;
 
 /// The table of one instance, or of one that is being opened. Lives as long as this value: the instance owns it and drops
 /// it after `close` has returned.
-pub(crate) struct HostTable(NonNull<Bridge>);
+pub(crate) struct HostTable {
+    bridge: NonNull<Bridge>,
+    /// Never freed, for a plugin that may use it for longer than it is allowed to.
+    kept: bool,
+}
 
 struct Bridge {
     table: abi::Host,
@@ -42,19 +46,30 @@ impl HostTable {
         let bridge = NonNull::from(Box::leak(Box::new(Bridge { table, host })));
         // SAFETY: just made, and not shared yet.
         unsafe { (*bridge.as_ptr()).table.context = bridge.as_ptr().cast() };
-        Self(bridge)
+        Self { bridge, kept: false }
+    }
+
+    /// A table that is never freed: so that a late call on it can be told, and does no harm.
+    #[cfg(feature = "probe")]
+    pub(crate) fn kept(host: Arc<dyn Host>) -> Self {
+        let mut table = Self::new(host);
+        table.kept = true;
+        table
     }
 
     pub(crate) fn as_ptr(&self) -> *const abi::Host {
         // SAFETY: the bridge lives as long as `self`.
-        unsafe { &raw const (*self.0.as_ptr()).table }
+        unsafe { &raw const (*self.bridge.as_ptr()).table }
     }
 }
 
 impl Drop for HostTable {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         // SAFETY: made from a box in `new`, and the instance that used it is closed.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        drop(unsafe { Box::from_raw(self.bridge.as_ptr()) });
     }
 }
 

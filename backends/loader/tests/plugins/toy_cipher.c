@@ -39,7 +39,9 @@ static int32_t fail(keystead_backend_error *error, int32_t code, const char *mes
         if (len > error->message.capacity) {
             len = error->message.capacity;
         }
-        memcpy(error->message.data, message, len);
+        if (len > 0) {
+            memcpy(error->message.data, message, len);
+        }
         error->message.len = len;
         error->code = code;
     }
@@ -54,6 +56,13 @@ static int has_room(keystead_backend_output *out, uint64_t needed) {
     }
     out->len = 0;
     return 1;
+}
+
+/* What is beyond a struct's own size is somebody else's memory. */
+#define IS_WHOLE(pointer) ((pointer)->struct_size >= sizeof *(pointer))
+
+static int32_t short_struct(keystead_backend_error *error) {
+    return fail(error, KEYSTEAD_BACKEND_INVALID_ARGUMENT, "a struct is shorter than version 1 has it");
 }
 
 static void put(keystead_backend_output *out, const void *data, uint64_t len) {
@@ -103,6 +112,31 @@ static int32_t describe(void *backend, keystead_backend_output *json, keystead_b
     return KEYSTEAD_BACKEND_OK;
 }
 
+/* Refuses by its name the first field that is not the passphrase, if there is one. */
+static int32_t refuse(const char *what, const keystead_backend_input *json, keystead_backend_error *error) {
+    static const char known[] = "passphrase";
+    static const char before[] = ": unknown field `";
+    char message[128];
+    uint64_t from, to;
+    size_t len;
+    for (from = 0; from < json->len && json->data[from] != '"'; from++) {
+    }
+    for (to = from + 1; to < json->len && json->data[to] != '"' && to - from <= 64; to++) {
+    }
+    if (to >= json->len || json->data[0] != '{' ||
+        (to - from - 1 == sizeof known - 1 && memcmp(json->data + from + 1, known, sizeof known - 1) == 0)) {
+        return fail(error, KEYSTEAD_BACKEND_INVALID_CONFIG, what);
+    }
+    len = strlen(what) < 24 ? strlen(what) : 24;
+    memcpy(message, what, len);
+    memcpy(message + len, before, sizeof before - 1);
+    len += sizeof before - 1;
+    memcpy(message + len, json->data + from + 1, to - from - 1);
+    len += to - from - 1;
+    memcpy(message + len, "`", 2);
+    return fail(error, KEYSTEAD_BACKEND_INVALID_CONFIG, message);
+}
+
 /* Strict: exactly {"passphrase":"..."} without blanks or escapes. A real plugin uses a JSON parser. */
 static int32_t open_instance(void *backend, const keystead_backend_open_request *request,
                              keystead_backend_instance **out, keystead_backend_error *error) {
@@ -113,13 +147,15 @@ static int32_t open_instance(void *backend, const keystead_backend_open_request 
     keystead_backend_instance *instance;
     uint64_t len;
     (void)backend;
+    if (!IS_WHOLE(request)) {
+        return short_struct(error);
+    }
     if (settings->len != 2 || memcmp(settings->data, "{}", 2) != 0) {
-        return fail(error, KEYSTEAD_BACKEND_INVALID_CONFIG, "the settings must be {}: there are none");
+        return refuse("the settings must be {}", settings, error);
     }
     if (config->len < sizeof before + sizeof after - 1 || memcmp(config->data, before, sizeof before - 1) != 0 ||
         memcmp(config->data + config->len - 2, after, 2) != 0) {
-        return fail(error, KEYSTEAD_BACKEND_INVALID_CONFIG,
-                    "the config must be {\"passphrase\":\"...\"}, without blanks and other fields");
+        return refuse("the config must be {\"passphrase\":\"...\"}, without blanks and other fields", config, error);
     }
     len = config->len - (sizeof before - 1) - (sizeof after - 1);
     if (memchr(config->data + sizeof before - 1, '"', len) != NULL ||
@@ -147,7 +183,9 @@ static void close_instance(keystead_backend_instance *instance) {
 static int32_t status(keystead_backend_instance *instance, const keystead_backend_call *call,
                       keystead_backend_status_out *out, keystead_backend_error *error) {
     static const char detail[] = "a toy: protects nothing";
-    (void)call;
+    if (!IS_WHOLE(call) || !IS_WHOLE(out)) {
+        return short_struct(error);
+    }
     if (!has_room(&out->key_id, KEY_ID_MAX) || !has_room(&out->detail, sizeof detail - 1)) {
         return fail(error, KEYSTEAD_BACKEND_BUFFER_TOO_SMALL, "no room for the status");
     }
@@ -166,6 +204,9 @@ static int32_t wrap(keystead_backend_instance *instance, const keystead_backend_
                     keystead_backend_wrapped_out *out, keystead_backend_error *error) {
     uint8_t nonce[NONCE_LEN];
     uint64_t state, tag;
+    if (!IS_WHOLE(call) || !IS_WHOLE(context) || !IS_WHOLE(out)) {
+        return short_struct(error);
+    }
     if (!has_room(&out->blob, BLOB_MAX) || !has_room(&out->key_id, KEY_ID_MAX) ||
         !has_room(&out->metadata, METADATA_MAX)) {
         return fail(error, KEYSTEAD_BACKEND_BUFFER_TOO_SMALL, "no room for the wrapped key");
@@ -195,7 +236,9 @@ static int32_t unwrap(keystead_backend_instance *instance, const keystead_backen
     uint8_t own_id[KEY_ID_MAX];
     keystead_backend_output own = {own_id, sizeof own_id, 0};
     uint64_t state, tag, found, len;
-    (void)call;
+    if (!IS_WHOLE(call) || !IS_WHOLE(context) || !IS_WHOLE(wrapped)) {
+        return short_struct(error);
+    }
     if (!has_room(out, PLAINTEXT_MAX)) {
         return fail(error, KEYSTEAD_BACKEND_BUFFER_TOO_SMALL, "no room for the plaintext");
     }
