@@ -13,7 +13,7 @@ use keystead_backend::{
     LockedBytes, LogLevel, OpenRequest,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 /// Instances that are open at once, over all organizations.
@@ -41,8 +41,37 @@ const INSTANCES_MAX: usize = 1024;
 #[derive(Clone)]
 pub struct Backend {
     name: String,
-    connector: Arc<dyn KeyBackend>,
+    connector: Connector,
     settings: serde_json::Value,
+}
+
+#[derive(Clone)]
+enum Connector {
+    Here(Arc<dyn KeyBackend>),
+    Deferred(Arc<Deferred>),
+}
+
+/// A connector that is made when it is first needed, and again when that failed.
+struct Deferred {
+    load: Box<Load>,
+    loaded: Mutex<Option<Arc<dyn KeyBackend>>>,
+}
+
+type Load = dyn Fn() -> std::result::Result<Arc<dyn KeyBackend>, BackendError> + Send + Sync;
+
+impl Connector {
+    fn get(&self) -> std::result::Result<Arc<dyn KeyBackend>, BackendError> {
+        match self {
+            Self::Here(connector) => Ok(Arc::clone(connector)),
+            Self::Deferred(deferred) => {
+                let mut loaded = lock(&deferred.loaded);
+                if loaded.is_none() {
+                    *loaded = Some((deferred.load)()?);
+                }
+                Ok(Arc::clone(loaded.as_ref().expect("it was filled just now")))
+            }
+        }
+    }
 }
 
 impl Backend {
@@ -56,7 +85,41 @@ impl Backend {
     pub fn shared(connector: Arc<dyn KeyBackend>) -> Self {
         Self {
             name: connector.describe().name,
-            connector,
+            connector: Connector::Here(connector),
+            settings: serde_json::json!({}),
+        }
+    }
+
+    /// A backend that is made by `load` when a key of it is first used, not before: of many registered plugins, those that no
+    /// key needs cost nothing. What `load` fails with is the error of that use, and it is asked again by the next one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use keystead::Backend;
+    /// # use keystead_backend::{BackendError, Description, KeyBackend, KeyInstance, OpenRequest, ErrorCode};
+    /// # struct Plugin;
+    /// # impl Plugin { fn load() -> Result<Self, BackendError> { Ok(Self) } }
+    /// # impl KeyBackend for Plugin {
+    /// #     fn describe(&self) -> Description { Description::new("my-kms", "1") }
+    /// #     fn open(&self, _: OpenRequest<'_>) -> Result<Box<dyn KeyInstance>, BackendError> {
+    /// #         Err(BackendError::new(ErrorCode::Unavailable, "an example"))
+    /// #     }
+    /// # }
+    /// let backend = Backend::deferred("aws-kms", || Ok(Plugin::load()?));
+    /// assert_eq!(backend.name(), "aws-kms");
+    /// ```
+    pub fn deferred<B: KeyBackend + 'static>(
+        name: impl Into<String>,
+        load: impl Fn() -> std::result::Result<B, BackendError> + Send + Sync + 'static,
+    ) -> Self {
+        let load = move || load().map(|connector| Arc::new(connector) as Arc<dyn KeyBackend>);
+        Self {
+            name: name.into(),
+            connector: Connector::Deferred(Arc::new(Deferred {
+                load: Box::new(load),
+                loaded: Mutex::default(),
+            })),
             settings: serde_json::json!({}),
         }
     }
@@ -81,10 +144,13 @@ impl Backend {
         &self.name
     }
 
-    /// What the backend says about itself.
+    /// What the backend says about itself. A deferred one is made for that; if it cannot be, its name is all there is.
     #[must_use]
     pub fn describe(&self) -> Description {
-        self.connector.describe()
+        match self.connector.get() {
+            Ok(connector) => connector.describe(),
+            Err(_) => Description::new(&self.name, "not loaded"),
+        }
     }
 }
 
@@ -144,8 +210,19 @@ pub(crate) struct OpenInstance {
 
 struct Registered {
     backend: Backend,
-    description: Description,
+    /// Empty until a deferred one is there.
+    description: OnceLock<Description>,
     pool: Arc<CallPool>,
+}
+
+impl Registered {
+    fn description(&self) -> std::result::Result<&Description, BackendError> {
+        if let Some(description) = self.description.get() {
+            return Ok(description);
+        }
+        let description = self.backend.connector.get()?.describe();
+        Ok(self.description.get_or_init(|| description))
+    }
 }
 
 /// Instances are shared by keys with the same backend and config, unless the backend logs in with tokens that are minted
@@ -175,7 +252,10 @@ impl Registry {
         let mut registered = BTreeMap::new();
         for backend in backends {
             let name = backend.name.clone();
-            let description = backend.describe();
+            let description = match &backend.connector {
+                Connector::Here(connector) => connector.describe().into(),
+                Connector::Deferred(_) => OnceLock::new(),
+            };
             let entry = Registered {
                 backend,
                 description,
@@ -199,7 +279,7 @@ impl Registry {
     pub(crate) fn descriptions(&self) -> Vec<(String, Description)> {
         self.backends
             .iter()
-            .map(|(name, entry)| (name.clone(), entry.description.clone()))
+            .filter_map(|(name, entry)| Some((name.clone(), entry.description().ok()?.clone())))
             .collect()
     }
 
@@ -217,7 +297,9 @@ impl Registry {
                 key: key.name.clone(),
                 backend: key.backend.clone(),
             })?;
-        let id = Self::instance_id(entry, key);
+        let cannot = |source| kms_error(key, "open its backend", source);
+        let description = entry.description().map_err(cannot)?;
+        let id = Self::instance_id(description, key);
         if let Some(open) = lock(&self.instances).open.get(&id) {
             return Ok(open.clone());
         }
@@ -227,13 +309,10 @@ impl Registry {
             organization: key.organization.clone(),
             key: key.name.clone(),
         });
-        let (connector, settings) = (
-            Arc::clone(&entry.backend.connector),
-            entry.backend.settings.to_string(),
-        );
+        let (connector, settings) = (entry.backend.connector.clone(), entry.backend.settings.to_string());
         let config = key.config.clone();
         let open = move || {
-            connector.open(OpenRequest {
+            connector.get()?.open(OpenRequest {
                 settings: &settings,
                 config: &config,
                 host,
@@ -242,11 +321,11 @@ impl Registry {
         let instance = entry
             .pool
             .run(timeout, &CancelFlag::default(), || {}, open)
-            .map_err(|source| kms_error(key, "open its backend", source))?;
+            .map_err(cannot)?;
         let open = OpenInstance {
             instance: Arc::from(instance),
             pool: Arc::clone(&entry.pool),
-            binds_context: entry.description.capabilities.binds_context,
+            binds_context: description.capabilities.binds_context,
         };
         let mut instances = lock(&self.instances);
         if instances.open.insert(id.clone(), open.clone()).is_none() {
@@ -262,19 +341,17 @@ impl Registry {
 
     /// Forgets the instance of a key, after a call of it did not come back: the next one gets a new instance.
     pub(crate) fn forget(&self, key: &RegisteredKey) {
-        if let Some(entry) = self.backends.get(&key.backend) {
-            let id = Self::instance_id(entry, key);
+        let entry = self.backends.get(&key.backend);
+        if let Some(description) = entry.and_then(|entry| entry.description.get()) {
+            let id = Self::instance_id(description, key);
             let mut instances = lock(&self.instances);
             instances.open.remove(&id);
             instances.order.retain(|other| *other != id);
         }
     }
 
-    fn instance_id(entry: &Registered, key: &RegisteredKey) -> InstanceId {
-        let own = entry
-            .description
-            .credentials
-            .contains(&CredentialKind::MintedToken);
+    fn instance_id(description: &Description, key: &RegisteredKey) -> InstanceId {
+        let own = description.credentials.contains(&CredentialKind::MintedToken);
         (
             key.backend.clone(),
             key.config.clone(),
