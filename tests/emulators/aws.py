@@ -2,12 +2,13 @@
 
 Usage: aws.py moto|ministack
 
-The first line on standard output that begins with "{" is JSON: "port" for plain HTTP, and from ministack also
-"https_port" and "certificate", the PEM text of a certificate for 127.0.0.1 that is made anew each time. The process ends when whoever started it goes away, however that
+The first line on standard output that begins with "{" is JSON: "peer", the emulator's name and version, "port" for plain
+HTTP, and from ministack also "https_port" and "certificate", the PEM text of a certificate for 127.0.0.1 that is made anew each time. The process ends when whoever started it goes away, however that
 happens: the pipe on its standard input then closes.
 """
 
 import datetime
+import importlib.metadata
 import ipaddress
 import json
 import os
@@ -17,8 +18,9 @@ import tempfile
 import threading
 
 
-def announce(**facts):
-    print(json.dumps(facts), flush=True)
+def announce(emulator, **facts):
+    peer = f"{emulator} {importlib.metadata.version(emulator)}"
+    print(json.dumps({"peer": peer, **facts}), flush=True)
 
 
 def end_with_parent():
@@ -36,7 +38,7 @@ def serve_moto():
     # Connections stay open between requests, as with AWS.
     WSGIRequestHandler.protocol_version = "HTTP/1.1"
     server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
-    announce(port=server.server_port)
+    announce("moto", port=server.server_port)
     server.serve_forever()
 
 
@@ -75,7 +77,7 @@ def serve_ministack():
         # Read here; the files go at the end of the block.
         context = config.create_ssl_context()
     config.create_ssl_context = lambda: context
-    announce(port=port(plain), https_port=port(encrypted), certificate=certificate.decode())
+    announce("ministack", port=port(plain), https_port=port(encrypted), certificate=certificate.decode())
     asyncio.run(serve(app, config))
 
 

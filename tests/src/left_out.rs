@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use crate::notes;
+
 /// The file in which tests note that they leave something out.
 const FILE_VARIABLE: &str = "KEYSTEAD_LEFT_OUT_FILE";
 
@@ -14,19 +16,8 @@ const FILE_VARIABLE: &str = "KEYSTEAD_LEFT_OUT_FILE";
 pub fn leave_out(what: &str, because: &str) {
     // Past the test runner, which keeps to itself what a passing test prints with a macro.
     let _ = writeln!(std::io::stderr(), "LEFT OUT because {because}: {what}");
-    let Some(path) = std::env::var_os(FILE_VARIABLE) else {
-        return;
-    };
     // A test is known by process and thread, whichever runner runs it.
     let thread = std::thread::current();
     let test = format!("{} {}", std::process::id(), thread.name().unwrap_or("?"));
-    let note = || {
-        let mut file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)?;
-        // In one write, so that the lines of tests that run at the same time stay whole.
-        file.write_all(format!("{test}\t{what}\n").as_bytes())
-    };
-    note().unwrap_or_else(|error| panic!("noting in {} what is left out: {error}", path.display()));
+    notes::append(FILE_VARIABLE, &[&test, what]);
 }

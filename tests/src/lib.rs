@@ -20,6 +20,7 @@ pub mod lives;
 pub mod logs;
 pub mod masking;
 pub mod model;
+pub mod notes;
 pub mod observe;
 pub mod past;
 pub mod power;

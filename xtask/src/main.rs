@@ -1,5 +1,5 @@
-//! The project's commands: `cargo xtask demo`, `test`, `fuzz`, `damage`, `soak`, `replay`, `mutants`, `bench`, `lint`. People and
-//! the continuous integration use the same.
+//! The project's commands: `cargo xtask demo`, `test`, `fuzz`, `damage`, `soak`, `replay`, `mutants`, `bench`,
+//! `plugins`, `lint`. People and the continuous integration use the same.
 //!
 //! | module | what it does |
 //! | --- | --- |
@@ -8,6 +8,7 @@
 //! | `tally` | counts passed, failed and skipped tests in what the test runners print |
 //! | `fuzz` | builds the fuzz targets, runs each for a while, says what was executed, covered and found |
 //! | `damage` | damages store files, thousands of them, and says what the engine makes of each |
+//! | `plugins` | builds every plugin as it is shipped, and prints what each costs |
 //! | `ffi_test` | installs libkeystead, and checks it as its users get it |
 //! | `bench` | builds the benchmark and runs it, at real-time priority where that is allowed |
 //! | `soak` | lives simulated lives of stores, and one of them once more |
@@ -27,6 +28,7 @@ mod fuzz;
 mod house_rules;
 mod lint;
 mod mutants;
+mod plugins;
 mod soak;
 mod tally;
 mod test;
@@ -121,6 +123,8 @@ enum Command {
         #[arg(long)]
         prefix: Option<std::path::PathBuf>,
     },
+    /// Builds every plugin for release; prints size, time to load, memory and threads of each.
+    Plugins,
     /// Checks formatting, clippy, documentation and house rules.
     Lint,
 }
@@ -153,6 +157,7 @@ fn main() -> ExitCode {
         Command::Replay { given } => soak::run("replay", &given),
         Command::Mutants { names, stories } => mutants::run_all(&names, stories),
         Command::FfiTest { bless, prefix } => ffi_test::run_all(bless, prefix),
+        Command::Plugins => plugins::run(),
         Command::Lint => lint::run(),
     };
     match outcome {

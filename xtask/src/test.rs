@@ -7,7 +7,7 @@ use crate::fuzz;
 use crate::tally::{Runner, Tally};
 use crate::tools::{self, announce, cargo, human, program, spoken, succeeds, target_directory};
 use anyhow::Context;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
@@ -20,6 +20,8 @@ const SELECTION: [&str; 4] = ["--workspace", "--exclude", "keystead-bench", "--a
 /// Tests that need an emulator read the first; whatever leaves something out notes it in the file that the second one names.
 const SKIP_EMULATORS: &str = "KEYSTEAD_SKIP_EMULATORS";
 const LEFT_OUT_FILE: &str = "KEYSTEAD_LEFT_OUT_FILE";
+/// What tests tell beside that stands in the file that this one names: see `tests/src/notes.rs`.
+const NOTES_FILE: &str = "KEYSTEAD_NOTES_FILE";
 
 /// What was run, and how it went.
 #[derive(Default)]
@@ -28,6 +30,8 @@ struct Report {
     /// What went wrong beside tests that failed.
     broken: Vec<String>,
     left_out: BTreeSet<String>,
+    /// Which backend was tested with which peers, and what `keystead-conform` found of which plugin.
+    notes: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
 }
 
 /// Runs everything, and each fuzz target for so many seconds; with `skip_emulators`, all but what needs an AWS emulator. True
@@ -76,8 +80,12 @@ fn run_all(skip_emulators: bool, fuzz_seconds: u64, report: &mut Report) -> anyh
         ]),
     };
     left_out.tell(tests.args(SELECTION));
+    let notes = target_directory()?.join("notes-of-tests");
+    fs::write(&notes, "").with_context(|| format!("emptying {}", notes.display()))?;
+    tests.env(NOTES_FILE, &notes);
     let (tally, count, reasons) = left_out.counted(report.watch(runner, &mut tests)?)?;
     report.left_out.extend(reasons);
+    report.read_notes(&fs::read_to_string(&notes)?);
     report.runs.push((
         if runner == Runner::Nextest {
             "unit and integration tests (nextest)"
@@ -155,10 +163,40 @@ impl Report {
         Ok(())
     }
 
+    /// A line is `kind<tab>backend<tab>what`.
+    fn read_notes(&mut self, text: &str) {
+        for line in text.lines() {
+            let mut words = line.splitn(3, '\t').map(str::to_owned);
+            if let (Some(kind), Some(backend), Some(what)) = (words.next(), words.next(), words.next()) {
+                self.notes
+                    .entry(kind)
+                    .or_default()
+                    .entry(backend)
+                    .or_default()
+                    .insert(what);
+            }
+        }
+    }
+
     /// Says everything; true when nothing failed.
     fn print(&self, skip_emulators: bool) -> bool {
         for (what, tally) in &self.runs {
             println!("  {what}: {tally}");
+        }
+        for (kind, title) in [
+            ("tested with", "Each backend was tested with:"),
+            ("conform", "What keystead-conform found of each plugin:"),
+        ] {
+            let Some(notes) = self.notes.get(kind) else {
+                continue;
+            };
+            println!("\n{title}");
+            for (backend, what) in notes {
+                println!(
+                    "  {backend}: {}",
+                    what.iter().cloned().collect::<Vec<_>>().join("; ")
+                );
+            }
         }
         if !self.left_out.is_empty() {
             println!(
@@ -250,5 +288,24 @@ impl LeftOut {
             })
             .collect();
         Ok((tally.with_left_out(count), count, reasons))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_grouped_by_kind_and_backend_and_said_once() {
+        let mut report = Report::default();
+        report.read_notes(
+            "tested with\taws\tmoto 5\nno note\ntested with\taws\tmoto 5\ntested with\taws\tministack 1\n",
+        );
+        let peers: Vec<&str> = report.notes["tested with"]["aws"]
+            .iter()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(peers, ["ministack 1", "moto 5"]);
+        assert_eq!(report.notes.len(), 1);
     }
 }

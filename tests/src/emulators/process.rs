@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::install::{Peer, last_lines};
 use super::pause_a_moment;
+use crate::notes;
 
 /// Longest wait for the first answer; importing the emulator takes seconds on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -24,7 +25,7 @@ const LOG_END_BYTES: u64 = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
-    /// What the emulator announced: its ports, its certificate.
+    /// What the emulator announced: its name and version, its ports, its certificate.
     facts: Value,
     /// Its standard error: a file without a name, so that nothing is left behind.
     log: File,
@@ -80,6 +81,10 @@ impl Process {
             Err(_) => bail!("it did not say its port; the end of its log:\n{}", this.log_end()),
         };
         this.wait_until_it_listens()?;
+        let who = this.facts["peer"]
+            .as_str()
+            .unwrap_or("a peer that does not say its version");
+        notes::tested_with(peer.name, who);
         Ok(this)
     }
 

@@ -1,0 +1,143 @@
+//! Prints what each plugin costs: its size, how long it takes to load, memory and threads once it was used. As lines of the
+//! table in `docs/backends/README.md`.
+//!
+//! ```text
+//! cargo build --release -p keystead-aws-kms-plugin …
+//! target/release/plugin-figures target/release/libkeystead_aws_kms.so …
+//! ```
+//!
+//! Each one is loaded in a process of its own, and a wrap is tried: by the managed key's plugin on a keyring of its own, by the
+//! others on a port where nobody answers, so that their runtimes are started. `cargo xtask plugins` builds and runs all.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for people")]
+#![allow(clippy::disallowed_methods, reason = "it measures how long loading takes")]
+
+use anyhow::{Context as _, bail};
+use keystead_backend::{
+    BackendError, Call, Context, ErrorCode, Host, KeyBackend, LockedBytes, LogLevel, OpenRequest,
+};
+use keystead_loader::{Plugin, PluginSource};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Says to this program that it is the process in which one is loaded.
+const INSIDE: &str = "--inside";
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.as_slice() {
+        [inside, plugin] if inside == INSIDE => return measure(Path::new(plugin)),
+        [] => bail!("give the plugins' files"),
+        _ => {}
+    }
+    println!("| plugin | size, stripped | loaded in | memory | threads |");
+    println!("| --- | --- | --- | --- | --- |");
+    for plugin in &arguments {
+        let status = Command::new(std::env::current_exe()?)
+            .args([INSIDE, plugin])
+            .status()?;
+        if !status.success() {
+            bail!("measuring {plugin} failed");
+        }
+    }
+    Ok(())
+}
+
+fn measure(plugin: &Path) -> anyhow::Result<()> {
+    let plugin = std::path::absolute(plugin)?;
+    let scratch = tempfile::tempdir()?;
+    let stripped = scratch.path().join("stripped");
+    let strip = Command::new("strip")
+        .arg("-o")
+        .args([&stripped, &plugin])
+        .status();
+    let size = match strip {
+        Ok(status) if status.success() => std::fs::metadata(&stripped)?.len(),
+        _ => bail!("`strip` is needed, to say a size that does not depend on debug information"),
+    };
+    let before = (resident_kib()?, threads()?);
+    let began = Instant::now();
+    let loaded = Plugin::load(&PluginSource::new(&plugin).dangerously_without_digest())?;
+    let took = began.elapsed();
+    let name = loaded.description().name.clone();
+    let (config, settings) = given(&name, scratch.path());
+    let opened = loaded.open(OpenRequest {
+        settings: &settings.to_string(),
+        config: &config.to_string(),
+        host: Arc::new(NoHost),
+    });
+    let used = match opened {
+        Ok(key) => {
+            // Whether it succeeds does not matter: whatever it needs is there afterwards.
+            let _ = key.wrap(
+                &Call::with_timeout(Duration::from_secs(2)),
+                &Context::new([("epoch", "1")]),
+                &[7; 32],
+            );
+            let used = (resident_kib()?, threads()?);
+            drop(key);
+            used
+        }
+        Err(error) => {
+            eprintln!("{name}: loaded, but not used: {error}");
+            (resident_kib()?, threads()?)
+        }
+    };
+    println!(
+        "| `{name}` | {:.1} MB | {:.0} ms | {:.1} MiB | {} |",
+        size as f64 / 1e6,
+        took.as_secs_f64() * 1e3,
+        used.0.saturating_sub(before.0) as f64 / 1024.0,
+        used.1.saturating_sub(before.1)
+    );
+    // What a plugin left running is not waited for.
+    std::process::exit(0)
+}
+
+/// A config and settings with which a call goes as far as it can without a KMS.
+fn given(name: &str, scratch: &Path) -> (Value, Value) {
+    let nobody = "http://127.0.0.1:9";
+    match name {
+        "managed" => (json!({}), json!({ "keyring": scratch.join("a.keyring") })),
+        "aws-kms" => (
+            json!({ "key_arn": "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab" }),
+            json!({ "endpoint_url": nobody, "access_key_id": "none", "secret_access_key": "none" }),
+        ),
+        _ => (json!({}), json!({})),
+    }
+}
+
+fn resident_kib() -> anyhow::Result<u64> {
+    of_status("VmRSS:")
+}
+
+fn threads() -> anyhow::Result<u64> {
+    of_status("Threads:")
+}
+
+fn of_status(name: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("reading this process's status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number
+        .and_then(|number| number.parse().ok())
+        .with_context(|| format!("{name} is not in this process's status"))
+}
+
+struct NoHost;
+
+impl Host for NoHost {
+    fn log(&self, _level: LogLevel, _message: &str) {}
+
+    fn random(&self, out: &mut [u8]) -> Result<(), BackendError> {
+        out.fill(7);
+        Ok(())
+    }
+
+    fn identity_token(&self, _audience: &str) -> Result<LockedBytes, BackendError> {
+        Err(BackendError::new(ErrorCode::Unsupported, "no tokens here"))
+    }
+}
