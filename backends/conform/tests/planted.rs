@@ -157,7 +157,7 @@ planted! {
     one_that_takes_any_version: "takes any version" => ["negotiation"], "UNSUPPORTED_ABI";
     one_that_describes_itself_anew: "describes itself anew each time" => ["describe"], "other words";
     one_that_describes_itself_beyond_its_room: "describes itself beyond its room" => ["describe"], "wrote beyond description";
-    one_that_takes_what_is_no_object: "takes whatever is no object" => ["config-object"], "is taken";
+    one_that_takes_what_is_no_object: "takes whatever is no object" => ["config-object", "errors"], "is taken";
     one_that_takes_unknown_fields: "takes fields that it does not know" => ["config-unknown-field"], "is taken";
     one_that_names_no_field: "names no field" => ["config-unknown-field"], "not by its name";
     one_that_crashes_on_a_deep_config: "crashes on a deep config" => ["config-too-long"], "SIGABRT";
@@ -181,7 +181,7 @@ planted! {
     one_that_shares_a_buffer_between_threads: "shares a buffer between threads" => ["threads"], "with 16 threads at once";
     one_that_closes_its_neighbours: "closes its neighbours" => ["instances"], "somebody closed this";
     one_that_calls_its_host_after_close: "calls its host after close" => ["close"], "after close the host was called";
-    one_that_wraps_in_clear: "wraps in clear" => ["secrets"], "metadata";
+    one_that_wraps_in_clear: "wraps in clear" => ["secrets"], "stands in a blob";
     one_that_logs_the_key: "logs the key" => ["secrets"], "stands in the log";
     one_that_tells_the_key_in_an_error: "tells the key in an error" => ["secrets"], "stands in a message";
     one_that_prints_the_key: "prints the key" => ["secrets"], "printed to standard output";
@@ -209,6 +209,6 @@ fn one_that_never_returns_costs_its_check_the_time_that_it_has() {
         "2",
     ]));
     assert_eq!(found.with("failed"), ["round-trips"], "{:#}", found.report);
-    assert!(found.notes("round-trips").contains("not over after 2 s"));
+    assert!(found.notes("round-trips").contains("not over after 15 s"));
     assert_eq!(found.with("passed"), ["describe"], "the others go on");
 }

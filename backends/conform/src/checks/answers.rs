@@ -400,22 +400,14 @@ pub(super) fn structs(bench: &Bench) -> Checked {
         ..Given::default()
     };
     let structs = [
-        (Struct::Call, "call header", abi::struct_size::<abi::Call>()),
-        (Struct::Context, "context", abi::struct_size::<abi::Context>()),
-        (Struct::Wrapped, "wrapped key", abi::struct_size::<abi::Wrapped>()),
-        (
-            Struct::Answer,
-            "place for the answer",
-            abi::struct_size::<abi::WrappedOut>(),
-        ),
-        (
-            Struct::OpenRequest,
-            "request",
-            abi::struct_size::<abi::OpenRequest>(),
-        ),
-        (Struct::Error, "error", abi::struct_size::<abi::Error>()),
+        (Struct::Call, "call header"),
+        (Struct::Context, "context"),
+        (Struct::Wrapped, "wrapped key"),
+        (Struct::Answer, "place for the answer"),
+        (Struct::OpenRequest, "request"),
+        (Struct::Error, "error"),
     ];
-    for (of, name, _) in structs {
+    for (of, name) in structs {
         for (call, answer) in ask(of, &sized(of, Size::Longer))? {
             let how = format!("{call}, with a {name} of a later version,");
             overruns(&answer, &how)?;
@@ -424,7 +416,7 @@ pub(super) fn structs(bench: &Bench) -> Checked {
             }
         }
     }
-    for (of, name, _whole) in structs {
+    for (of, name) in structs {
         for bytes in [0, 4, 8] {
             for (call, answer) in ask(of, &sized(of, Size::Short(bytes)))? {
                 let how = format!("{call}, with a {name} of {bytes} bytes,");

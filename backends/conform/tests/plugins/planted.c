@@ -128,7 +128,7 @@ static void planted_close(keystead_backend_instance *instance) {
 
 static int32_t planted_status(keystead_backend_instance *instance, const keystead_backend_call *call,
                               keystead_backend_status_out *out, keystead_backend_error *error) {
-    if (planted("says another key id in its status")) {
+    if (planted("says another key id in its status") && out->key_id.capacity >= KEY_ID_MAX) {
         put(&out->key_id, "toy/newest", 10);
         return KEYSTEAD_BACKEND_OK;
     }
@@ -201,8 +201,8 @@ static int32_t planted_wrap(keystead_backend_instance *instance, const keystead_
     if (code != KEYSTEAD_BACKEND_OK) {
         return code;
     }
-    if (planted("wraps in clear")) {
-        put(&out->metadata, plaintext->data, plaintext->len < METADATA_MAX ? plaintext->len : METADATA_MAX);
+    if (planted("wraps in clear") && plaintext->len > 0) {
+        memcpy(out->blob.data, plaintext->data, plaintext->len); /* the tag stays */
     }
     if (planted("says another key id each time")) {
         out->key_id.data[out->key_id.len - 1] = (uint8_t)('a' + counter++ % 26);
@@ -218,8 +218,16 @@ static int32_t planted_unwrap(keystead_backend_instance *instance, const keystea
     uint8_t id[KEY_ID_MAX];
     keystead_backend_output own = {id, sizeof id, 0};
     char line[2 * PLAINTEXT_MAX + 1];
+    uint8_t sealed[BLOB_MAX];
     int32_t code;
     none.canonical.len = 0;
+    if (planted("wraps in clear") && wrapped->blob.len > TAG_LEN && wrapped->blob.len <= BLOB_MAX &&
+        wrapped->metadata.len == NONCE_LEN) {
+        memcpy(sealed, wrapped->blob.data, wrapped->blob.len);
+        apply_keystream(start(instance, context, wrapped->metadata.data), wrapped->blob.data, sealed,
+                        wrapped->blob.len - TAG_LEN);
+        known.blob.data = sealed;
+    }
     if (planted("needs an error")) {
         error->retry_after_ms = 0;
     }
