@@ -309,7 +309,10 @@ impl Registry {
             organization: key.organization.clone(),
             key: key.name.clone(),
         });
-        let (connector, settings) = (entry.backend.connector.clone(), entry.backend.settings.to_string());
+        let (connector, settings) = (
+            entry.backend.connector.clone(),
+            entry.backend.settings.to_string(),
+        );
         let config = key.config.clone();
         let open = move || {
             connector.get()?.open(OpenRequest {
