@@ -208,7 +208,11 @@ fn an_application_that_mints_no_tokens_is_told_so() {
     assert_fails(
         unwrap(&*key, &wrapped()),
         ErrorCode::InvalidConfig,
-        &["aws:acme", "web_identity", "no issuer"],
+        &[
+            "aws:acme",
+            "take the identity token out of the config",
+            "no issuer",
+        ],
     );
     assert!(server.requests().is_empty());
 }

@@ -36,7 +36,7 @@ impl Masked {
 
 /// 32 random bytes, in locked memory and nowhere else.
 pub(crate) fn random_key() -> Result<LockedBytes, String> {
-    LockedBytes::fill_with(32, |bytes| getrandom::fill(bytes)).map_err(|error| error.to_string())
+    LockedBytes::fill_with(32, getrandom::fill).map_err(|error| error.to_string())
 }
 
 /// The names of the mappings in which one of these stands, one name for each time; or why it cannot be known.

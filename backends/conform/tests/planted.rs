@@ -206,7 +206,7 @@ fn one_that_never_returns_costs_its_check_the_time_that_it_has() {
         "--only",
         "describe",
         "--check-max-s",
-        "2",
+        "15",
     ]));
     assert_eq!(found.with("failed"), ["round-trips"], "{:#}", found.report);
     assert!(found.notes("round-trips").contains("not over after 15 s"));
