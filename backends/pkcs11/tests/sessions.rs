@@ -99,6 +99,9 @@ fn a_user_whom_somebody_else_logged_in_or_out_is_no_trouble() {
     new_key(&hsm, "others");
     let key = open(&settings(&hsm, 5), &config("others", "aes-gcm"));
     let wrapped = wrap(&*key).unwrap();
+    // A log-in lasts as long as the process has a session: somebody else's, here.
+    let elsewhere = open(&settings(&hsm, 4), &config("others", "aes-gcm"));
+    assert_eq!(unwrap(&*elsewhere, &wrapped).unwrap(), KEY);
     // The library says so to a log-in; another connection sees it by itself.
     hsm.request(&["C_FindObjectsInit 0x101 1", "C_Login 0x100 1"])
         .unwrap();

@@ -28,10 +28,11 @@ use crate::error::{Error, Result};
 use crate::mutant::{Mutant, planted};
 use crate::storage::boundary::{Boundary, Guarded};
 use crate::storage::container::{CellNumber, Container, ContainerError};
+use crate::storage::snapshot::{Rows, Snapshot};
 use crate::storage::structure;
 use crate::storage::tables::Table;
 use crate::storage::transaction::{
-    Effects, Rows, Snapshot, Transaction, cells_in, cells_used, container_failed, definition, failed,
+    Effects, Transaction, cells_in, cells_used, container_failed, definition, failed,
 };
 use redb::{Database, Durability, WriteTransaction};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};

@@ -16,10 +16,12 @@ pub(crate) mod commit;
 pub(crate) mod container;
 pub(crate) mod raw;
 pub(crate) mod records;
+pub(crate) mod snapshot;
 mod structure;
 pub(crate) mod tables;
 pub(crate) mod transaction;
 
 pub(crate) use commit::Committer;
+pub(crate) use snapshot::{Rows, Snapshot};
 pub(crate) use tables::Table;
-pub(crate) use transaction::{Rows, Snapshot, Transaction};
+pub(crate) use transaction::Transaction;

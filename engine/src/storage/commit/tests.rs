@@ -4,8 +4,9 @@ use super::{Committer, JOURNALED_COMMITS_MAX};
 use crate::crypto::PlaceKey;
 use crate::error::{Error, Result};
 use crate::storage::container::{Container, MemoryDisk};
+use crate::storage::snapshot::Rows;
 use crate::storage::tables::Table;
-use crate::storage::transaction::{Rows, Transaction};
+use crate::storage::transaction::Transaction;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 

@@ -6,8 +6,9 @@ use crate::crypto::PlaceKey;
 use crate::error::{Error, Result};
 use crate::storage::commit::Committer;
 use crate::storage::container::{Container, MemoryDisk};
+use crate::storage::snapshot::Rows;
 use crate::storage::tables::Table;
-use crate::storage::transaction::{Rows, Transaction};
+use crate::storage::transaction::Transaction;
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, OnceLock};
 
