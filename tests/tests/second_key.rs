@@ -204,6 +204,12 @@ fn an_epoch_whose_own_key_is_out_of_reach_is_wrapped_by_the_job_later() {
     let job = acme.keys().set_second("two", false).unwrap();
     assert!(job.number().is_some());
     assert_eq!(acme.keys().second().unwrap().unwrap().missing, 1);
+    let epochs = acme.epochs().unwrap().len();
+    assert!(
+        matches!(acme.keys().retarget("managed"), Err(Error::NoJob { .. })),
+        "it moves nothing"
+    );
+    assert_eq!(acme.epochs().unwrap().len(), epochs);
     bench.kms.restore("one");
     job.wait_for(PATIENCE, |_| {}).unwrap().unwrap();
     assert_eq!(wraps(&acme), [["one", "two"]]);

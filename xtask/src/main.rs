@@ -55,7 +55,7 @@ enum Command {
     Demo,
     /// Sets up what tests need and runs all of them.
     Test {
-        /// Leaves out what needs an AWS emulator, and lists it at the end.
+        /// Leaves out what needs a peer that stands for a KMS, and lists it at the end.
         #[arg(long)]
         skip_emulators: bool,
         /// Runs each fuzz target for so long, too. (0: only its seeds and former findings, as ordinary tests.)

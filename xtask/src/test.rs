@@ -34,7 +34,7 @@ struct Report {
     notes: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
 }
 
-/// Runs everything, and each fuzz target for so many seconds; with `skip_emulators`, all but what needs an AWS emulator. True
+/// Runs everything, and each fuzz target for so many seconds; with `skip_emulators`, all but what needs a peer that stands for a KMS. True
 /// when nothing failed.
 pub(crate) fn run(skip_emulators: bool, fuzz_seconds: u64) -> anyhow::Result<bool> {
     let began = Instant::now();
@@ -52,12 +52,12 @@ fn run_all(skip_emulators: bool, fuzz_seconds: u64, report: &mut Report) -> anyh
     tools::run(cargo(&["build"]).args(SELECTION))?;
     let left_out = LeftOut::new(skip_emulators)?;
     if skip_emulators {
-        eprintln!("\nLEAVING OUT what needs an AWS emulator, because of --skip-emulators.");
+        eprintln!("\nLEAVING OUT what needs a peer that stands for a KMS, because of --skip-emulators.");
     } else {
         let set_up = target_directory()?.join("debug").join("set-up-emulators");
         if !succeeds(&mut program(set_up, &[]))? {
             report.broken.push(
-                "the AWS emulators could not be set up (see above): python3 with venv, and a package index that pip reaches, \
+                "what stands for KMSs could not be set up (see above): python3 with venv, and a package index that pip reaches, \
                  are needed for that once; `cargo xtask test --skip-emulators` leaves out what needs them"
                     .into(),
             );

@@ -223,9 +223,18 @@ pub(crate) fn retarget(scope: &Scope, name: &KeyName) -> Result<Option<u64>> {
     let _turn = scope.core.key_changes.lock(scope.org);
     let key = enabled_key(scope, name, "move data keys to")?;
     let snapshot = scope.snapshot();
-    let job = scope.running_job(&*snapshot)?.ok_or_else(|| Error::NoJob {
-        organization: scope.organization.clone(),
-    })?;
+    // A job that only waits for the second key moves nothing.
+    let moves = |job: &RewrapJobRecord| {
+        job.sources
+            .iter()
+            .any(|source| source.state != SourceState::Retired)
+    };
+    let job = scope
+        .running_job(&*snapshot)?
+        .filter(moves)
+        .ok_or_else(|| Error::NoJob {
+            organization: scope.organization.clone(),
+        })?;
     if job.disabling.iter().any(|disabling| disabling == name.as_str()) {
         return Err(Error::KeyRefused {
             organization: scope.organization.clone(),

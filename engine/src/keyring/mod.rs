@@ -210,12 +210,13 @@ impl Keyring {
             let snapshot = self.committer.snapshot();
             let record = epoch::read(&*snapshot, org, epoch)?;
             let sequence = snapshot.sequence;
-            let keys = record
+            // A damaged row of one key does not keep the other from opening the epoch.
+            let keys: Vec<Result<RegisteredKey>> = record
                 .wraps
                 .iter()
                 .map(|wrap| read_key(&*snapshot, org, organization, &KeyName::stored(&wrap.key)))
-                .collect::<Result<Vec<_>>>()?;
-            let either_opens = second::either_opens(&*snapshot, org, &record)?;
+                .collect();
+            let either_opens = second::either_opens(&*snapshot, org, &record);
             drop(snapshot);
             let mut refused: Option<Error> = None;
             for (wrap, key) in record.wraps.iter().zip(keys) {
@@ -229,12 +230,13 @@ impl Keyring {
                     continue 'record;
                 }
                 let unwrapped = opened.and_then(|wrapped| {
+                    let key = key?;
                     let epoch_key = self.kms.unwrap(&key, epoch, &wrapped)?;
                     self.check_commitment(&key, epoch, &record, &epoch_key)?;
-                    Ok(epoch_key)
+                    Ok((key, epoch_key))
                 });
                 match unwrapped {
-                    Ok(epoch_key) => {
+                    Ok((key, epoch_key)) => {
                         self.standing_in.answered(org, &key.name, refused);
                         return Ok((key, epoch_key));
                     }

@@ -66,15 +66,13 @@ pub(crate) fn second_key(rows: &impl Rows, scope: &Scope) -> Result<Option<(KeyN
         .find(|(_, state)| state.is_second()))
 }
 
-/// True when the owner has said that either of the keys that wrap this epoch opens it, also when the other is revoked.
-pub(crate) fn either_opens(rows: &impl Rows, org: OrganizationId, record: &EpochRecord) -> Result<bool> {
-    for wrap in record.wraps.iter().skip(1) {
-        let key: Option<KeyRecord> = rows.record(&tables::with_name(org, &wrap.key))?;
-        if key.is_some_and(|key| key.state == KeyState::SecondEither) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// True when the owner has said that either of the keys that wrap this epoch opens it, also when the other is revoked. A row that
+/// cannot be read says no such thing.
+pub(crate) fn either_opens(rows: &impl Rows, org: OrganizationId, record: &EpochRecord) -> bool {
+    record.wraps.iter().any(|wrap| {
+        let key: Result<Option<KeyRecord>> = rows.record(&tables::with_name(org, &wrap.key));
+        matches!(key, Ok(Some(key)) if key.state == KeyState::SecondEither)
+    })
 }
 
 /// Whether the next key is asked after this one failed so.
@@ -82,7 +80,7 @@ pub(crate) fn asks_on(error: &Error, either_opens: bool) -> bool {
     match error {
         Error::Kms { source, .. } if source.code == ErrorCode::Cancelled => false,
         Error::Kms { source, .. } => source.code.class() != ErrorClass::Revoked || either_opens,
-        Error::BackendNotRegistered { .. } | Error::Damaged { .. } => true,
+        Error::BackendNotRegistered { .. } | Error::KeyNotFound { .. } | Error::Damaged { .. } => true,
         _ => false,
     }
 }
@@ -213,9 +211,10 @@ pub(crate) fn set(scope: &Scope, name: &KeyName, either_opens: bool) -> Result<O
             Ok(((_, epoch_key), _)) => {
                 made.push((*epoch, scope.core.keyring.wrap(&key, *epoch, &epoch_key)?));
             }
-            Err(error) => {
+            Err(error) if error.is_obstacle() => {
                 tracing::warn!(organization = %scope.organization, %epoch, %error, "an epoch waits for its second wrap");
             }
+            Err(error) => return Err(error),
         }
     }
     let state = if either_opens {
