@@ -79,7 +79,7 @@ impl Inner {
         }
         self.workers.stop();
         self.workers.join();
-        self.core.keyring.cache.clear();
+        self.core.keyring.cache.close();
         self.core.committer.close()
     }
 }

@@ -112,6 +112,8 @@ struct Entries {
     gone: HashMap<Gone, u64>,
     /// An unwrapping that began before this generation is not kept, whatever it was of.
     floor: u64,
+    /// The store is closed: nothing is kept any more, whenever its unwrapping began.
+    closed: bool,
 }
 
 /// What an unwrapping in flight may not bring back.
@@ -219,7 +221,7 @@ impl EpochKeyCache {
         unwrapped: Unwrapped,
     ) {
         let mut entries = self.write();
-        if entries.was_overtaken(id, &kms_key, &unwrapped) {
+        if entries.closed || entries.was_overtaken(id, &kms_key, &unwrapped) {
             return;
         }
         entries.failures.remove(&id);
@@ -290,13 +292,14 @@ impl EpochKeyCache {
 
     /// Drops every key. In-flight operations finish with what they hold.
     pub(crate) fn clear(&self) {
+        self.write().clear();
+    }
+
+    /// Drops every key, and keeps none from now on: an operation that was let in before the store closed may ask a KMS after it.
+    pub(crate) fn close(&self) {
         let mut entries = self.write();
-        let generation = entries.generation + 1;
-        *entries = Entries {
-            generation,
-            floor: generation,
-            ..Entries::default()
-        };
+        entries.clear();
+        entries.closed = true;
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -387,6 +390,16 @@ impl Drop for EpochKeyCache {
 }
 
 impl Entries {
+    fn clear(&mut self) {
+        let generation = self.generation + 1;
+        *self = Self {
+            generation,
+            floor: generation,
+            closed: self.closed,
+            ..Self::default()
+        };
+    }
+
     /// A KMS key was taken away: everything of the organization that it unwrapped goes, and what it is still unwrapping is not
     /// kept.
     fn take_away(&mut self, org: OrganizationId, kms_key: &KeyName, most: usize) {

@@ -160,6 +160,26 @@ fn an_unwrapping_that_began_before_its_epoch_was_retired_or_all_was_forgotten_is
     assert!(matches!(cache.lookup(id(1, 2)), Lookup::Missing));
 }
 
+/// A read that is let in a moment before the store closes, and asks for its epoch's key a moment after, put that key into the cache
+/// of the closed store, where it stayed until the last handle went or its lifetime ended.
+#[test]
+fn a_closed_cache_keeps_no_key_whenever_its_unwrapping_began() {
+    let (_, cache) = cache(10);
+    let key = |epoch| Arc::new(EpochKey::new(EpochNumber(epoch), &[1; 32]));
+    insert(&cache, 1, 1, "k");
+    let before = cache.now();
+    cache.close();
+    assert_eq!(cache.len(), 0);
+    cache.insert(id(1, 2), key(2), KeyName::stored("k"), before);
+    cache.insert(id(1, 3), key(3), KeyName::stored("k"), cache.now());
+    assert_eq!(cache.len(), 0);
+    // Forgetting everything does not open it again.
+    cache.clear();
+    cache.insert(id(1, 4), key(4), KeyName::stored("k"), cache.now());
+    assert_eq!(cache.len(), 0);
+    assert!(matches!(cache.lookup(id(1, 4)), Lookup::Missing));
+}
+
 #[test]
 fn what_was_taken_away_is_remembered_within_bounds() {
     let (_, cache) = cache(3);
