@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use keystead_backend::{BackendError, ErrorCode, LockedBytes};
@@ -119,9 +120,9 @@ impl SecretSource {
         let (place, secret) = match &self.place {
             Place::Environment(name) => (
                 format!("the environment variable {name}"),
-                std::env::var(name)
-                    .map(|value| LockedBytes::copy_from(zeroize::Zeroizing::new(value).as_bytes()))
-                    .map_err(|_| "is not set".to_owned()),
+                std::env::var_os(name)
+                    .map(|value| LockedBytes::copy_from(&zeroize::Zeroizing::new(value.into_vec())))
+                    .ok_or_else(|| "it is not set".to_owned()),
             ),
             // The one way to a descriptor by its number without taking it from whoever owns it.
             Place::Descriptor(number) => (
@@ -131,7 +132,13 @@ impl SecretSource {
             Place::File(path) => (format!("the file {}", path.display()), first_line(path)),
         };
         match secret {
-            Ok(secret) if secret.as_slice().is_empty() => Err(wrong(place, "is empty")),
+            Ok(secret) if secret.as_slice().is_empty() => match self.place {
+                Place::Descriptor(_) => Err(wrong(
+                    place,
+                    "is empty; a pipe gives its secret once, to the first that reads it",
+                )),
+                _ => Err(wrong(place, "is empty")),
+            },
             Ok(secret) if secret.as_slice().len() > SECRET_MAX_BYTES => {
                 Err(wrong(place, "has more than 4096 bytes on its first line"))
             }

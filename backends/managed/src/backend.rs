@@ -5,12 +5,12 @@ use crate::format::{KEY_BYTES, KeyringId, KeyringState, MasterKey};
 use crate::keyring::{KeySet, Keyring};
 use crate::sealing::Sealing;
 use crate::settings::{self, Settings};
-use crate::source::SecretSource;
 use crate::wrap;
 use keystead_backend::{
     BackendError, Call, Capabilities, Context, CredentialKind, Description, ErrorCode, Host, KeyBackend,
     KeyInstance, LockedBytes, LogLevel, OpenRequest, SizeLimits, Status, Wrapped,
 };
+use keystead_backend_common::SecretSource;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -201,7 +201,7 @@ fn json_ring(settings: &Settings) -> Result<Ring> {
             create,
         } => {
             let sealing = match passphrase {
-                Some(source) => Sealing::passphrase(source.read()?)?,
+                Some(source) => Sealing::passphrase(read(source)?.as_slice())?,
                 None => Sealing::none(),
             };
             Ok(Ring::File {
@@ -213,14 +213,22 @@ fn json_ring(settings: &Settings) -> Result<Ring> {
     }
 }
 
+/// Read once, when the keyring is opened: a source that gives nothing then was set up wrongly.
+fn read(source: &SecretSource) -> Result<LockedBytes> {
+    let read = source.read("opening the managed key");
+    read.map_err(|error| invalid_config(error.message))
+}
+
 fn read_master_key(source: &SecretSource) -> Result<LockedBytes> {
-    let digits = source.read()?;
-    let key: Zeroizing<[u8; KEY_BYTES]> = wrap::decode_hex(&digits).map(Zeroizing::new).ok_or_else(|| {
-        invalid_config(format!(
-            "the master key (`{}`) is not 64 hexadecimal digits; give 32 random bytes so",
-            source.field()
-        ))
-    })?;
+    let digits = read(source)?;
+    let key: Zeroizing<[u8; KEY_BYTES]> = wrap::decode_hex(digits.as_slice())
+        .map(Zeroizing::new)
+        .ok_or_else(|| {
+            invalid_config(format!(
+                "the master key (`{}`) is not 64 hexadecimal digits; give 32 random bytes so",
+                source.field()
+            ))
+        })?;
     Ok(LockedBytes::copy_from(&*key))
 }
 

@@ -85,7 +85,6 @@ mod format;
 mod keyring;
 mod sealing;
 mod settings;
-mod source;
 mod wrap;
 
 pub use backend::ManagedBackend;

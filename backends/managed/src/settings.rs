@@ -2,7 +2,7 @@
 //! could be a secret in the wrong place.
 
 use crate::error::{Result, invalid_config};
-use crate::source::SecretSource;
+use keystead_backend_common::{Object, SecretSource};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -27,6 +27,9 @@ const FIELDS: &[&str] = &[
     "master_key_fd",
 ];
 
+/// For the messages of what is read by the room of all backends.
+const SETTINGS: Object = Object::Settings("managed");
+
 /// Parses the settings; `None` for `{}`.
 pub(crate) fn parse_settings(text: &str) -> Result<Option<Settings>> {
     let mut fields = object("settings", text)?;
@@ -49,22 +52,11 @@ pub(crate) fn parse_settings(text: &str) -> Result<Option<Settings>> {
 
     let keyring = path(&mut fields, "keyring")?;
     let create = boolean(&mut fields, "create")?;
-    let passphrase = one_of([
-        environment(&mut fields, "passphrase_env")?,
-        descriptor(&mut fields, "passphrase_fd")?,
-        path(&mut fields, "passphrase_file")?
-            .map(|path| SecretSource::File { field: "passphrase_file", path }),
-    ])
-    .map_err(|()| {
-        invalid_config(
-            "settings: more than one of `passphrase_env`, `passphrase_fd`, `passphrase_file`; give one of them",
-        )
-    })?;
-    let master_key = one_of([
-        environment(&mut fields, "master_key_env")?,
-        descriptor(&mut fields, "master_key_fd")?,
-    ])
-    .map_err(|()| invalid_config("settings: both `master_key_env` and `master_key_fd`; give one of them"))?;
+    let mut secret = |name: &str| {
+        let mut field = |kind: &str| fields.remove(&format!("{name}_{kind}"));
+        SecretSource::parse(SETTINGS, name, field("env"), field("fd"), field("file"))
+    };
+    let (passphrase, master_key) = (secret("passphrase")?, secret("master_key")?);
 
     match (keyring, master_key) {
         (Some(_), Some(_)) => Err(invalid_config(
@@ -149,35 +141,6 @@ fn object(what: &str, text: &str) -> Result<Map<String, Value>> {
     }
 }
 
-fn environment(fields: &mut Map<String, Value>, field: &'static str) -> Result<Option<SecretSource>> {
-    let Some(name) = string(fields, field)? else {
-        return Ok(None);
-    };
-    if name.contains(['=', '\0']) {
-        return Err(invalid_config(format!(
-            "settings: `{field}` is not the name of an environment variable (it has a `=` or a zero byte); give the name, \
-             not the secret"
-        )));
-    }
-    Ok(Some(SecretSource::Environment { field, name }))
-}
-
-fn descriptor(fields: &mut Map<String, Value>, field: &'static str) -> Result<Option<SecretSource>> {
-    let Some(value) = fields.remove(field) else {
-        return Ok(None);
-    };
-    let number = value
-        .as_u64()
-        .and_then(|number| u32::try_from(number).ok())
-        .filter(|&number| i32::try_from(number).is_ok())
-        .ok_or_else(|| {
-            invalid_config(format!(
-                "settings: `{field}` is not the number of a file descriptor; give one, such as 3"
-            ))
-        })?;
-    Ok(Some(SecretSource::Descriptor { field, number }))
-}
-
 fn path(fields: &mut Map<String, Value>, field: &str) -> Result<Option<PathBuf>> {
     let Some(text) = string(fields, field)? else {
         return Ok(None);
@@ -208,18 +171,6 @@ fn boolean(fields: &mut Map<String, Value>, field: &str) -> Result<Option<bool>>
         Some(_) => Err(invalid_config(format!(
             "settings: `{field}` is neither true nor false; give one of them"
         ))),
-    }
-}
-
-fn one_of<const N: usize>(
-    sources: [Option<SecretSource>; N],
-) -> std::result::Result<Option<SecretSource>, ()> {
-    let mut given = sources.into_iter().flatten();
-    let first = given.next();
-    if given.next().is_some() {
-        Err(())
-    } else {
-        Ok(first)
     }
 }
 
