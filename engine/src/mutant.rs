@@ -48,6 +48,10 @@ mutants! {
     RevocationAsOutage = "revocation-as-outage", "a key that was taken away is treated as one out of reach";
     RevocationOfOneEpoch = "revocation-of-one-epoch", "a revoked key's other epochs serve on";
     OutageAsRevocation = "outage-as-revocation", "an outage drops the cached epoch key";
+    SecondNotAsked = "second-not-asked", "the second key is not asked in an outage of the first";
+    SecondOpensRevoked = "second-opens-revoked", "the second key opens what the first one's owner took away";
+    SecondWrapForgotten = "second-wrap-forgotten", "an epoch that the second key could not wrap is not missed";
+    SecondWrapKept = "second-wrap-kept", "a removed second key's wraps stay";
 }
 
 /// Whether this bug is to be done: never, save in the build for `cargo xtask mutants`.

@@ -196,3 +196,67 @@ pub fn an_outage_at_the_hand_over(seed: u64, steps: &AtomicU64) -> Result<(), Fa
     scene.store.forget_epoch_keys();
     scene.reads("old_keys_open_nothing", "old", "without the old KMS")
 }
+
+/// Two keys wrap each epoch. An outage of either is served through, of both it is one; an epoch that the second could not wrap
+/// is wrapped later; the first one's revocation holds although the second would open; a removed one opens nothing.
+///
+/// # Errors
+///
+/// The promise that was broken.
+pub fn two_keys(seed: u64, steps: &AtomicU64) -> Result<(), Failure> {
+    let scene = Scene::open(seed, steps)?;
+    scene.add_own_key()?;
+    let config = serde_json::json!({ "key": "other" });
+    scene.does(
+        "adding a key",
+        scene.acme.keys().add("other", "customer-kms", config),
+    )?;
+    scene.does(
+        "setting the second key",
+        scene.acme.keys().set_second("other", false),
+    )?;
+    let serves = |when: &str| {
+        scene.store.forget_epoch_keys();
+        scene.reads("either_key_opens", "old", when)
+    };
+    let gives_back = |key: &str| {
+        scene.kms.restore(key);
+        scene.env.advance(A_WHILE);
+    };
+    for down in ["own", "other"] {
+        scene.kms.fail(down, ErrorCode::Unavailable);
+        serves(&format!("while {down} is out of reach"))?;
+        scene.does("a put", scene.acme.put("new", down))?;
+        gives_back(down);
+    }
+    for key in ["own", "other"] {
+        scene.kms.fail(key, ErrorCode::Unavailable);
+    }
+    scene.store.forget_epoch_keys();
+    scene.refuses("lifetime_ends", "old", "while both are out of reach", |error| {
+        error.is_retryable() && !error.is_revoked()
+    })?;
+    gives_back("own");
+    serves("when the first is back")?;
+    // An epoch that is opened while the second is away.
+    let job = scene.does("rotating", scene.acme.keys().rotate("own"))?;
+    gives_back("other");
+    scene.does("its job", job.run_here(|_| {}))?;
+    scene.steps.fetch_add(1, Ordering::Relaxed);
+    let second = scene.does("the second key's status", scene.acme.keys().second())?;
+    let missing = second.map(|second| second.missing);
+    if missing != Some(0) {
+        let story = format!("the second key does not wrap every epoch: {missing:?} are missing");
+        return Err(failure("job_finishes", story));
+    }
+    scene.kms.fail("own", ErrorCode::KeyDisabled);
+    scene.store.forget_epoch_keys();
+    let when = "while the first key is revoked";
+    scene.refuses("revocation_is_honoured", "old", when, Error::is_revoked)?;
+    gives_back("own");
+    scene.does("removing the second key", scene.acme.keys().remove_second())?;
+    scene.kms.fail("own", ErrorCode::Unavailable);
+    scene.store.forget_epoch_keys();
+    let when = "in an outage, without a second key any more";
+    scene.refuses("old_keys_open_nothing", "old", when, Error::is_retryable)
+}

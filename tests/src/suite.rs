@@ -208,7 +208,8 @@ fn look_at(life: &Life) -> Result<(), Failure> {
 fn keys(seed: u64, steps: &AtomicU64) -> Result<(), Failure> {
     keys_in_time::an_outage(seed, steps)?;
     keys_in_time::a_revocation(seed, steps)?;
-    keys_in_time::an_outage_at_the_hand_over(seed, steps)
+    keys_in_time::an_outage_at_the_hand_over(seed, steps)?;
+    keys_in_time::two_keys(seed, steps)
 }
 
 /// One change in so many fails, in a run of its own.

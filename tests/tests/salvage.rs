@@ -691,6 +691,34 @@ fn a_lost_key_leaves_its_name() {
     assert_eq!(own.state, keystead::KeyState::Disabled);
 }
 
+/// The job that has a second key wrap what it does not wrap yet moves nothing, and a salvage took it for one that is over: nothing
+/// went on to say that an outage of the first KMS would be the loss of those epochs' values.
+#[test]
+fn what_a_second_key_does_not_wrap_yet_is_missed_in_the_new_store_too() {
+    let kms = SimulatedKms::new();
+    let (store, disk) = small(&kms, 20);
+    let acme = store.organization("acme").unwrap();
+    add_key(&acme).wait_run();
+    let config = serde_json::json!({ "key": "second" });
+    acme.keys().add("second", "customer-kms", config).unwrap();
+    acme.keys().set_second("second", false).unwrap();
+    kms.fail("second", keystead::backend::ErrorCode::Unavailable);
+    let status = acme.keys().rotate("own").unwrap().run_here(|_| {}).unwrap();
+    assert!(matches!(status.state, RewrapState::Blocked(_)), "{status:?}");
+    let missing = |acme: &Organization| acme.keys().second().unwrap().unwrap().missing;
+    assert!(missing(&acme) > 0);
+    drop(acme);
+    store.close().unwrap();
+    kms.restore("second");
+    let (_, salvaged) = salvage_of(&kms, disk.contents(), &SalvageOptions::default());
+    let acme = salvaged.organization("acme").unwrap();
+    assert!(missing(&acme) > 0);
+    let status = acme.rewrap_job().unwrap().run_here(|_| {}).unwrap();
+    assert_eq!(status.state, RewrapState::Done);
+    assert_eq!(missing(&acme), 0);
+    assert_sound(&salvaged);
+}
+
 /// A small store of one organization, and the disk that it is on.
 fn small(kms: &SimulatedKms, secrets: u32) -> (Store, Arc<SimulatedDisk>) {
     let disk = SimulatedDisk::new();

@@ -17,6 +17,7 @@ use crate::keyring::epoch::{self, EpochPlace};
 use crate::keyring::hand_over::unwrap_for_hand_over;
 use crate::keyring::registry::RegisteredKey;
 use crate::keyring::{job, read_key};
+use crate::mutant::{Mutant, planted};
 use crate::names::{EpochNumber, KeyName, OrganizationId};
 use crate::scope::Scope;
 use crate::storage::commit::lock;
@@ -78,8 +79,11 @@ pub(crate) fn either_opens(rows: &impl Rows, org: OrganizationId, record: &Epoch
 /// Whether the next key is asked after this one failed so.
 pub(crate) fn asks_on(error: &Error, either_opens: bool) -> bool {
     match error {
+        Error::Kms { .. } if planted(Mutant::SecondNotAsked) => false,
         Error::Kms { source, .. } if source.code == ErrorCode::Cancelled => false,
-        Error::Kms { source, .. } => source.code.class() != ErrorClass::Revoked || either_opens,
+        Error::Kms { source, .. } => {
+            source.code.class() != ErrorClass::Revoked || either_opens || planted(Mutant::SecondOpensRevoked)
+        }
         Error::BackendNotRegistered { .. } | Error::KeyNotFound { .. } | Error::Damaged { .. } => true,
         _ => false,
     }
@@ -267,7 +271,7 @@ pub(crate) fn remove(scope: &Scope) -> Result<()> {
             let (gone, kept) = std::mem::take(&mut record.wraps)
                 .into_iter()
                 .partition::<Vec<_>, _>(|wrap| wrap.key == name.as_str());
-            if gone.is_empty() {
+            if gone.is_empty() || planted(Mutant::SecondWrapKept) {
                 continue;
             }
             record.wraps = kept;
@@ -314,6 +318,9 @@ pub(crate) fn missing(
     let Some((name, _)) = second_key(rows, scope)? else {
         return Ok(None);
     };
+    if planted(Mutant::SecondWrapForgotten) {
+        return Ok(None);
+    }
     let missing: Vec<EpochNumber> = live_epochs(scope, rows, head)?
         .into_iter()
         .filter(|(_, record)| !epoch::is_wrapped_by(record, &name))

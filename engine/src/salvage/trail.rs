@@ -8,6 +8,7 @@ use super::witness::sequence_of;
 use crate::audit::{self, Attribution, AuditEvent, CarriedEvent};
 use crate::env::now_ms;
 use crate::error::Result;
+use crate::keyring::job;
 use crate::storage::{Table, tables};
 
 impl Settling<'_> {
@@ -16,7 +17,21 @@ impl Settling<'_> {
         self.job(bulk)?;
         self.trail(bulk, report)?;
         let key = tables::organization(self.org());
-        bulk.put_record(&key, &self.rest.head)
+        bulk.put_record(&key, &self.rest.head)?;
+        bulk.flush()?;
+        self.miss_second_wraps()
+    }
+
+    /// What the second key does not wrap any more, or did not yet, a job will have it wrap.
+    fn miss_second_wraps(&self) -> Result<()> {
+        let scope = self.scope.clone();
+        self.core.committer.submit(move |transaction| {
+            let mut head = scope.head(transaction)?;
+            if job::start_for_second(&scope, transaction, &mut head)?.is_some() {
+                scope.put_head(transaction, &head)?;
+            }
+            Ok(())
+        })
     }
 
     fn trail(&mut self, bulk: &mut Bulk<'_>, report: &mut SalvageReport) -> Result<()> {

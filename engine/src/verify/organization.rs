@@ -4,7 +4,7 @@ use super::{Place, Verifier, VerifyProgress};
 use crate::audit::{self, AuditEvent};
 use crate::error::{Error, Result};
 use crate::keyring::{change, epoch};
-use crate::names::{EpochNumber, SecretPath, Version};
+use crate::names::{EpochNumber, KeyName, SecretPath, Version};
 use crate::organization::Organization;
 use crate::scope::Scope;
 use crate::storage::records::{
@@ -110,6 +110,9 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
     ) -> Result<()> {
         let name = scope.organization.clone();
         let place = Place::of(&name);
+        let second = keys.iter().find(|(_, key)| key.state.is_second());
+        let second = second.map(|(name, _)| KeyName::stored(name));
+        let mut waits_for_second = None;
         let (mut number, mut previous) = (0, [0; 32]);
         let prefix = tables::organization(scope.org);
         snapshot.scan_prefix(Table::Epochs, &prefix, |key, row| {
@@ -135,8 +138,23 @@ impl<P: FnMut(VerifyProgress)> Verifier<'_, P> {
             for what in faults_of_epoch(&record, live.is_some(), keys) {
                 self.problem(&place, format!("epoch {epoch} {what}"));
             }
+            if let Some(second) = &second
+                && live.is_some()
+                && !epoch::is_wrapped_by(&record, second)
+            {
+                waits_for_second = Some((epoch, second));
+            }
             Ok(ControlFlow::Continue(()))
         })?;
+        if let Some((epoch, second)) = waits_for_second
+            && scope.running_job(snapshot).is_ok_and(|job| job.is_none())
+        {
+            let what = format!(
+                "epoch {epoch} is not wrapped by the second key, {:?}, and no job is to see to that",
+                second.as_str()
+            );
+            self.problem(&place, what);
+        }
         if EpochNumber(number) != head.last_epoch || previous != head.epochs_hash {
             let what = format!(
                 "its epochs end at {number}; its head says {}, or another hash",
