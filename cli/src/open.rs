@@ -4,6 +4,7 @@ use crate::args::{Global, Passphrase};
 use crate::config::{BackendConfig, Builtin, Config};
 use crate::exit::Failure;
 use crate::output::Output;
+use keystead::backend::{BackendError, ErrorCode};
 use keystead::{Backend, Checkpoint, Organization, Store, StoreOptions};
 use keystead_loader::{Digest, Plugin, PluginSource};
 use keystead_managed::{ManagedBackend, Sealing};
@@ -28,6 +29,15 @@ pub(crate) struct Configured {
     pub(crate) backend: Backend,
     /// The plugin behind it; `None` for one that is part of this command.
     pub(crate) plugin: Option<Plugin>,
+}
+
+impl From<Backend> for Configured {
+    fn from(backend: Backend) -> Self {
+        Self {
+            backend,
+            plugin: None,
+        }
+    }
 }
 
 impl Session {
@@ -98,10 +108,8 @@ impl Session {
     }
 
     fn with_backends(&self, options: StoreOptions) -> Result<StoreOptions, Failure> {
-        let backends = self.backends()?;
-        Ok(backends
-            .into_iter()
-            .fold(options, |options, configured| options.backend(configured.backend)))
+        let backends = self.backends_by(at_first_use)?;
+        Ok(backends.into_iter().fold(options, StoreOptions::backend))
     }
 
     /// The organization, acting for whom the command line names.
@@ -117,8 +125,15 @@ impl Session {
         name.ok_or_else(|| Failure::usage("which organization? give --org NAME or KEYSTEAD_ORG"))
     }
 
-    /// Every backend that the command line and the config file name.
+    /// Every backend that the command line and the config file name, its plugin loaded.
     pub(crate) fn backends(&self) -> Result<Vec<Configured>, Failure> {
+        self.backends_by(configured)
+    }
+
+    fn backends_by<B: From<Backend>>(
+        &self,
+        make: impl Fn(&str, &BackendConfig) -> Result<B, Failure>,
+    ) -> Result<Vec<B>, Failure> {
         let config = self.config()?;
         let mut backends = Vec::new();
         if let Some(backend) = self.keyring_backend()? {
@@ -126,13 +141,10 @@ impl Session {
                 let message = "both --keyring and [backends.managed] of the config file; give one of them";
                 return Err(Failure::usage(message));
             }
-            backends.push(Configured {
-                backend,
-                plugin: None,
-            });
+            backends.push(backend.into());
         }
         for (name, backend) in &config.backends {
-            backends.push(configured(name, backend)?);
+            backends.push(make(name, backend)?);
         }
         Ok(backends)
     }
@@ -171,27 +183,57 @@ fn read_checkpoint(file: &Path) -> Result<Checkpoint, Failure> {
 
 /// Makes one backend of the config file ready: loads its plugin, if it is one.
 pub(crate) fn configured(name: &str, config: &BackendConfig) -> Result<Configured, Failure> {
-    let (backend, plugin) = match (config.builtin, &config.plugin) {
-        (Some(Builtin::Managed), _) => (Backend::new(ManagedBackend::default()), None),
-        (None, plugin) => {
-            let plugin = load(plugin.as_deref().unwrap_or(Path::new("")), &config.digests)
-                .map_err(|reason| Failure::usage(format!("[backends.{name}]: {reason}")))?;
-            (Backend::new(plugin.clone()), Some(plugin))
-        }
+    let plugin = match source(name, config)? {
+        Some(source) => Some(Plugin::load(&source).map_err(|error| refused(name, &error))?),
+        None => None,
     };
-    let settings = serde_json::Value::Object(config.settings.clone());
-    Ok(Configured {
-        backend: backend.named(name).settings(settings),
-        plugin,
-    })
+    let backend = match &plugin {
+        Some(plugin) => Backend::new(plugin.clone()),
+        None => Backend::new(ManagedBackend::default()),
+    };
+    let backend = registered(backend, name, config);
+    Ok(Configured { backend, plugin })
 }
 
-fn load(path: &Path, digests: &[String]) -> Result<Plugin, String> {
-    let mut source = PluginSource::new(path);
-    for digest in digests {
-        source = source.digest(digest.parse::<Digest>().map_err(|error| error.to_string())?);
+/// The same for opening a store: a plugin is loaded when a key of it is used. A command uses a key or two, and the others' plugins
+/// cost nothing and may be out of order.
+fn at_first_use(name: &str, config: &BackendConfig) -> Result<Backend, Failure> {
+    let Some(source) = source(name, config)? else {
+        return Ok(configured(name, config)?.backend);
+    };
+    let place = place(name);
+    let load = move || {
+        Plugin::load(&source)
+            .map_err(|error| BackendError::new(ErrorCode::InvalidConfig, format!("{place}: {error}")))
+    };
+    Ok(registered(Backend::deferred(name, load), name, config))
+}
+
+/// The plugin that a backend of the config file names; `None` for one that is part of this command.
+fn source(name: &str, config: &BackendConfig) -> Result<Option<PluginSource>, Failure> {
+    let plugin = match (config.builtin, &config.plugin) {
+        (Some(Builtin::Managed), _) => return Ok(None),
+        (None, plugin) => plugin.as_deref().unwrap_or(Path::new("")),
+    };
+    let mut source = PluginSource::new(plugin);
+    for digest in &config.digests {
+        source = source.digest(digest.parse::<Digest>().map_err(|error| refused(name, &error))?);
     }
-    Plugin::load(&source).map_err(|error| error.to_string())
+    source.check().map_err(|error| refused(name, &error))?;
+    Ok(Some(source))
+}
+
+fn registered(backend: Backend, name: &str, config: &BackendConfig) -> Backend {
+    let settings = serde_json::Value::Object(config.settings.clone());
+    backend.named(name).settings(settings)
+}
+
+fn place(name: &str) -> String {
+    format!("[backends.{name}]")
+}
+
+fn refused(name: &str, reason: &dyn std::fmt::Display) -> Failure {
+    Failure::usage(format!("{}: {reason}", place(name)))
 }
 
 impl Passphrase {

@@ -91,6 +91,38 @@ fn a_plugin_is_loaded_from_an_absolute_path_and_with_the_expected_bytes_only() {
 }
 
 #[test]
+fn a_plugin_is_loaded_by_the_command_that_uses_a_key_of_it_and_is_refused_there() {
+    let zeroes = "0".repeat(64);
+    let place = Place::with_acme();
+    std::fs::write(place.path("x.so"), "no plugin").expect("written");
+    let plugins: String = (0..6)
+        .map(|number| {
+            let file = place.file("x.so");
+            format!("[backends.kms-{number}]\nplugin = \"{file}\"\ndigests = [\"{zeroes}\"]\n")
+        })
+        .collect();
+    place.write_config(&plugins);
+    // Of six that are out of order, none is used: the secret is under the managed key.
+    place.put("prod/password", b"correct horse");
+    assert_eq!(place.get("prod/password"), b"correct horse");
+    let message = place
+        .run(&["key", "add", "own", "--backend", "kms-3"])
+        .ends_with(2)
+        .stderr;
+    assert!(
+        message.contains("[backends.kms-3]") && message.contains("step 4, digest"),
+        "{message}"
+    );
+    assert!(!message.contains("kms-2"), "{message}");
+    // What is wrong with the path or the digests as they stand is told before.
+    place.write_config(&format!(
+        "[backends.x]\nplugin = \"x.so\"\ndigests = [\"{zeroes}\"]\n"
+    ));
+    let message = place.run(&["get", "prod/password"]).ends_with(2).stderr;
+    assert!(message.contains("step 1, path"), "{message}");
+}
+
+#[test]
 fn a_config_file_that_others_may_write_names_no_plugin() {
     let place = Place::with_acme();
     let zeroes = "0".repeat(64);

@@ -270,6 +270,21 @@ extern "C" {
 #define KEYSTEAD_RANDOMNESS 67
 
 /*
+ The store is older than the checkpoint that it was to be opened with: it was rolled back.
+ */
+#define KEYSTEAD_BEHIND_CHECKPOINT 68
+
+/*
+ The store has another audit record than the one that its checkpoint pinned: history was written anew.
+ */
+#define KEYSTEAD_NOT_OF_CHECKPOINT 69
+
+/*
+ The checkpoint is of a store with another id.
+ */
+#define KEYSTEAD_CHECKPOINT_OF_ANOTHER_STORE 70
+
+/*
  A plugin, or a table, was refused; the message says at which step and why.
  */
 #define KEYSTEAD_PLUGIN_REFUSED 80
@@ -445,6 +460,12 @@ typedef struct keystead_backend keystead_backend;
 typedef struct keystead_batch keystead_batch;
 
 /*
+ How far a store had come: number and hash of the newest audit record of each organization. Freed with
+ keystead_checkpoint_free(). Needs its store no longer. Threads: any, also at once.
+ */
+typedef struct keystead_checkpoint keystead_checkpoint;
+
+/*
  The epochs of an organization, from the first. Freed with keystead_epoch_list_free(). Threads: any, also at once.
  */
 typedef struct keystead_epoch_list keystead_epoch_list;
@@ -497,6 +518,11 @@ typedef struct keystead_rewrap_job keystead_rewrap_job;
  How a job stood. Freed with keystead_rewrap_status_free(). Threads: any, also at once.
  */
 typedef struct keystead_rewrap_status keystead_rewrap_status;
+
+/*
+ An organization's second key, as it stood. Freed with keystead_second_key_free(). Threads: any, also at once.
+ */
+typedef struct keystead_second_key keystead_second_key;
 
 /*
  A value that was read, with what stands beside it. Freed with keystead_secret_free(), which erases it from memory.
@@ -655,6 +681,17 @@ typedef struct keystead_plugin_options {
      Its length.
      */
     size_t settings_json_len;
+    /*
+     1: the plugin is loaded when a key of it is first used, not now; of many that are registered, those that no key needs
+     cost nothing. `name` is given then, and no more is checked now than that the path is absolute and a digest is there.
+     What else refuses the plugin is the error of that use, KEYSTEAD_KMS + KEYSTEAD_BACKEND_INVALID_CONFIG, and the next use
+     tries again. A program that gives up rights, or its view of the file system, loads before.
+     */
+    int32_t at_first_use;
+    /*
+     0.
+     */
+    uint32_t reserved;
 } keystead_plugin_options;
 
 /*
@@ -994,6 +1031,48 @@ typedef struct keystead_rewrap_progress {
 typedef int32_t (*keystead_rewrap_callback)(void *context, const struct keystead_rewrap_progress *progress);
 
 /*
+ How an organization's second key stands.
+ */
+typedef struct keystead_second_key_status {
+    /*
+     sizeof(keystead_second_key_status), set by the caller.
+     */
+    uint32_t struct_size;
+    /*
+     1 when revoking one of the two keys is not enough, since the other opens the epochs alone; else 0.
+     */
+    int32_t either_opens;
+    /*
+     The registered key.
+     */
+    struct keystead_text key;
+    /*
+     Live epochs that it wraps.
+     */
+    uint64_t wrapped;
+    /*
+     Live epochs that it does not wrap yet; the organization's re-wrap job goes on until there are none.
+     */
+    uint64_t missing;
+    /*
+     Why the job waits, if it does.
+     */
+    struct keystead_text blocked;
+    /*
+     While one key serves because another does not answer, as this process last saw it: the one that serves. Else null.
+     */
+    struct keystead_text standing_in;
+    /*
+     What the other one met, in the words of the error.
+     */
+    struct keystead_text standing_in_because;
+    /*
+     Since when: milliseconds since the Unix epoch; 0 when each key answers for itself.
+     */
+    uint64_t standing_in_since_ms;
+} keystead_second_key_status;
+
+/*
  A value that was read, as a struct.
  */
 typedef struct keystead_secret_view {
@@ -1126,6 +1205,15 @@ typedef struct keystead_store_options {
      Given to identity_token. Lives as long as the process.
      */
     void *identity_context;
+    /*
+     What keystead_checkpoint_json() said: the store is opened only if it has come as far. Null: nothing is asked of it. Of no
+     use to keystead_store_create(), which refuses it.
+     */
+    const char *checkpoint_json;
+    /*
+     Its length.
+     */
+    size_t checkpoint_json_len;
 } keystead_store_options;
 
 /*
@@ -1275,7 +1363,7 @@ int32_t keystead_audit_head_read(const struct keystead_organization *organizatio
  runs. path is absolute. options cannot be null, since a digest must be given. No KMS is asked.
 
  Errors: KEYSTEAD_PLUGIN_REFUSED with the step and the reason; KEYSTEAD_INVALID_ARGUMENT for settings that are no JSON
- object. Threads: any.
+ object, and for at_first_use without a name. Threads: any.
 
      keystead_plugin_options options = { sizeof options };
      options.digests = digest;
@@ -1341,7 +1429,7 @@ const char *keystead_backend_name(const struct keystead_backend *backend);
 
 /*
  What the backend says about itself: a JSON object with its own name, version, limits and schemas, as keystead_backend.h
- describes it. Belongs to the backend. Null gives "".
+ describes it; {} for a plugin that is loaded at its first use. Belongs to the backend. Null gives "".
  */
 const char *keystead_backend_description_json(const struct keystead_backend *backend);
 
@@ -1401,6 +1489,31 @@ size_t keystead_batch_len(const struct keystead_batch *batch);
  Frees a batch, and erases the values that it still holds. Null does nothing.
  */
 void keystead_batch_free(struct keystead_batch *batch);
+
+/*
+ How far every organization of the store has come. Kept where whoever can write the store cannot write, and given to
+ keystead_store_open() as checkpoint_json, it has a store that was rolled back, or whose history was written anew, refused. Take
+ a new one after opening, and from time to time: what happened since is not covered. Asks no KMS; reads two rows for each
+ organization. Threads: any.
+
+     code = keystead_checkpoint_take(store, &checkpoint, &error);
+     printf("%s\n", keystead_checkpoint_json(checkpoint));
+     keystead_checkpoint_free(checkpoint);
+ */
+int32_t keystead_checkpoint_take(const struct keystead_store *store,
+                                 struct keystead_checkpoint **out,
+                                 struct keystead_error **error);
+
+/*
+ The checkpoint as text, a JSON object with a zero byte at its end; what `keystead checkpoint` prints is the same. Holds no
+ secret. Belongs to the checkpoint. Null gives "".
+ */
+const char *keystead_checkpoint_json(const struct keystead_checkpoint *checkpoint);
+
+/*
+ Frees a checkpoint. Null does nothing.
+ */
+void keystead_checkpoint_free(struct keystead_checkpoint *checkpoint);
 
 /*
  Every epoch since the first. Reads the store only: it works while every KMS is down.
@@ -1792,6 +1905,67 @@ int32_t keystead_rewrap_status_look(const struct keystead_rewrap_status *status,
 void keystead_rewrap_status_free(struct keystead_rewrap_status *status);
 
 /*
+ Makes a registered key the second key: beside the key that each live epoch belongs to, it wraps that epoch too, and so every
+ one that is opened later. While one of the two KMSs is out of reach, the other opens everything. It must be enabled, and
+ not the default key.
+
+ Revoking either key is honoured: the epoch's own key is asked first, the second one in its outage, and a refusal of the one
+ that is asked is the answer. With either_opens 1 it is not: **then both must be revoked to take the data away**.
+
+ *out (which may be null) is the job, to be freed. It moves nothing, and is done when every live epoch is wrapped by both keys:
+ its number is 0 when that is so already, and it is blocked while an epoch's own key cannot be asked.
+
+ Errors: KEYSTEAD_KEY_REFUSED for the managed key, the default key, a key that is not enabled or to which epochs belong, and
+ where there is a second key already; KEYSTEAD_KEY_NOT_FOUND; KEYSTEAD_KMS + what the second key's said. Nothing is changed
+ then. Blocks for three KMS calls, and three more for each live epoch. Threads: any.
+
+     code = keystead_key_set_second(acme, "acme-paris", KEYSTEAD_ZERO_TERMINATED, 0, &job, &error);
+     code = keystead_rewrap_wait(job, 60000, NULL, NULL, NULL, &error);
+ */
+int32_t keystead_key_set_second(const struct keystead_organization *organization,
+                                const char *name,
+                                size_t name_len,
+                                int32_t either_opens,
+                                struct keystead_rewrap_job **out,
+                                struct keystead_error **error);
+
+/*
+ The second key is one like the others again, and opens nothing: its wraps are erased before this returns. Asks no KMS.
+
+ Errors: KEYSTEAD_INVALID_ARGUMENT where there is none; KEYSTEAD_KEY_REFUSED when after a salvage it alone wraps an epoch.
+ Threads: any.
+ */
+int32_t keystead_key_remove_second(const struct keystead_organization *organization,
+                                   struct keystead_error **error);
+
+/*
+ The organization's second key, and how it stands. *out is null where there is none. Asks no KMS. Threads: any.
+
+     keystead_second_key_status standing = { sizeof standing };
+     code = keystead_second_key_read(acme, &second, &error);
+     if (second != NULL) {
+         keystead_second_key_look(second, &standing, NULL);
+         printf("%s wraps %lu epochs\n", standing.key.data, (unsigned long)standing.wrapped);
+     }
+     keystead_second_key_free(second);
+ */
+int32_t keystead_second_key_read(const struct keystead_organization *organization,
+                                 struct keystead_second_key **out,
+                                 struct keystead_error **error);
+
+/*
+ Writes how the second key stood to *out, whose struct_size is set. What is pointed to belongs to the second key's object.
+ */
+int32_t keystead_second_key_look(const struct keystead_second_key *second,
+                                 struct keystead_second_key_status *out,
+                                 struct keystead_error **error);
+
+/*
+ Frees what was read of a second key. Null does nothing.
+ */
+void keystead_second_key_free(struct keystead_second_key *second);
+
+/*
  Writes a new version of a secret, of 0 bytes to 64 MiB, and its number to *out_version (which may be null) when it is
  durable. options may be null.
 
@@ -1944,7 +2118,8 @@ int32_t keystead_store_create(const char *path,
  cost does not grow with the store; no KMS is asked.
 
  Errors: KEYSTEAD_STORE_NOT_FOUND, KEYSTEAD_ALREADY_OPEN, KEYSTEAD_NOT_A_STORE, KEYSTEAD_DAMAGED,
- KEYSTEAD_INVALID_ARGUMENT. Threads: any.
+ KEYSTEAD_INVALID_ARGUMENT; with a checkpoint KEYSTEAD_BEHIND_CHECKPOINT, KEYSTEAD_NOT_OF_CHECKPOINT,
+ KEYSTEAD_CHECKPOINT_OF_ANOTHER_STORE. Threads: any.
 
      code = keystead_store_open("app.keystead", KEYSTEAD_ZERO_TERMINATED, &options, &store, &error);
  */
@@ -2144,7 +2319,8 @@ void keystead_reader_free(struct keystead_reader *reader);
 /*
  Checks the whole store: every page, row, chain and count; with KEYSTEAD_VERIFY_OPEN_VALUES in flags also that every value
  opens. Takes time in proportion to the store, changes nothing, and stops nobody. What is damaged is in the report, not an
- error. progress may be null.
+ error. progress may be null. A file that was made to do harm may make it take long, or end the process: of one that comes
+ from elsewhere, ask the command `keystead verify`, which looks at it in a process of its own.
 
  Errors: KEYSTEAD_CLOSED, KEYSTEAD_STORAGE, KEYSTEAD_INVALID_ARGUMENT for an unknown flag. Threads: any.
 

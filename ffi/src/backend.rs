@@ -61,6 +61,13 @@ pub struct keystead_plugin_options {
     pub settings_json: *const c_char,
     /// Its length.
     pub settings_json_len: usize,
+    /// 1: the plugin is loaded when a key of it is first used, not now; of many that are registered, those that no key needs
+    /// cost nothing. `name` is given then, and no more is checked now than that the path is absolute and a digest is there.
+    /// What else refuses the plugin is the error of that use, KEYSTEAD_KMS + KEYSTEAD_BACKEND_INVALID_CONFIG, and the next use
+    /// tries again. A program that gives up rights, or its view of the file system, loads before.
+    pub at_first_use: i32,
+    /// 0.
+    pub reserved: u32,
 }
 
 // SAFETY: `repr(C)`, size first, no padding, zeros are values.
@@ -72,7 +79,7 @@ unsafe impl Struct for keystead_plugin_options {
 /// runs. path is absolute. options cannot be null, since a digest must be given. No KMS is asked.
 ///
 /// Errors: KEYSTEAD_PLUGIN_REFUSED with the step and the reason; KEYSTEAD_INVALID_ARGUMENT for settings that are no JSON
-/// object. Threads: any.
+/// object, and for at_first_use without a name. Threads: any.
 ///
 ///     keystead_plugin_options options = { sizeof options };
 ///     options.digests = digest;
@@ -115,8 +122,14 @@ pub unsafe extern "C" fn keystead_backend_load(
                 name: called.optional_text(options.name, options.name_len, "name")?,
                 settings: settings(called, options.settings_json, options.settings_json_len)?,
             };
-            let plugin = Plugin::load(&source).map_err(|refusal| Failure::refused(&refusal))?;
-            out.give(named.apply(Backend::new(plugin)));
+            let backend = if options.at_first_use == 0 {
+                let plugin = Plugin::load(&source).map_err(|refusal| Failure::refused(&refusal))?;
+                named.apply(Backend::new(plugin))
+            } else {
+                source.check().map_err(|refusal| Failure::refused(&refusal))?;
+                named.apply_at_first_use(source)?
+            };
+            out.give(backend);
             Ok(())
         })
     }
@@ -224,7 +237,7 @@ pub unsafe extern "C" fn keystead_backend_name(backend: *const keystead_backend)
 }
 
 /// What the backend says about itself: a JSON object with its own name, version, limits and schemas, as keystead_backend.h
-/// describes it. Belongs to the backend. Null gives "".
+/// describes it; {} for a plugin that is loaded at its first use. Belongs to the backend. Null gives "".
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn keystead_backend_description_json(
     backend: *const keystead_backend,
@@ -247,15 +260,28 @@ struct Named<'a> {
 
 impl Named<'_> {
     fn apply(self, backend: Backend) -> keystead_backend {
-        let backend = backend.settings(self.settings);
+        let description = serde_json::to_string(&backend.describe()).unwrap_or_default();
         let backend = match self.name {
             Some(name) => backend.named(name),
             None => backend,
         };
-        let description = serde_json::to_string(&backend.describe()).unwrap_or_default();
-        keystead_backend {
+        keystead_backend::new(backend.settings(self.settings), description)
+    }
+
+    fn apply_at_first_use(self, source: PluginSource) -> Result<keystead_backend, Failure> {
+        let name = self.name.ok_or_else(|| {
+            invalid("name is NULL: a plugin that is loaded at its first use is given one".into())
+        })?;
+        let backend = Backend::deferred(name, move || Ok(Plugin::load(&source)?));
+        Ok(keystead_backend::new(backend.settings(self.settings), "{}"))
+    }
+}
+
+impl keystead_backend {
+    fn new(backend: Backend, description_json: impl Into<String>) -> Self {
+        Self {
             name: Text::new(backend.name()),
-            description_json: Text::new(description),
+            description_json: Text::new(description_json),
             backend,
             life: Life::begin(),
         }

@@ -79,6 +79,12 @@ pub const KEYSTEAD_STORAGE: i32 = 65;
 pub const KEYSTEAD_CLOSED: i32 = 66;
 /// The operating system gave no random bytes.
 pub const KEYSTEAD_RANDOMNESS: i32 = 67;
+/// The store is older than the checkpoint that it was to be opened with: it was rolled back.
+pub const KEYSTEAD_BEHIND_CHECKPOINT: i32 = 68;
+/// The store has another audit record than the one that its checkpoint pinned: history was written anew.
+pub const KEYSTEAD_NOT_OF_CHECKPOINT: i32 = 69;
+/// The checkpoint is of a store with another id.
+pub const KEYSTEAD_CHECKPOINT_OF_ANOTHER_STORE: i32 = 70;
 /// A plugin, or a table, was refused; the message says at which step and why.
 pub const KEYSTEAD_PLUGIN_REFUSED: i32 = 80;
 /// What a backend answers, as a code of KEYSTEAD_BACKEND_..., stands 100 higher: KEYSTEAD_KMS + KEYSTEAD_BACKEND_THROTTLED.
@@ -194,6 +200,9 @@ fn code_of(error: &Error) -> i32 {
         Error::Storage { .. } => KEYSTEAD_STORAGE,
         Error::Closed { .. } => KEYSTEAD_CLOSED,
         Error::Randomness(_) => KEYSTEAD_RANDOMNESS,
+        Error::BehindCheckpoint { .. } => KEYSTEAD_BEHIND_CHECKPOINT,
+        Error::NotOfCheckpoint { .. } => KEYSTEAD_NOT_OF_CHECKPOINT,
+        Error::CheckpointOfAnotherStore { .. } => KEYSTEAD_CHECKPOINT_OF_ANOTHER_STORE,
         _ => KEYSTEAD_OTHER,
     }
 }
@@ -219,7 +228,12 @@ fn class_of(code: i32) -> i32 {
         | KEYSTEAD_STORE_EXISTS
         | KEYSTEAD_ALREADY_OPEN
         | KEYSTEAD_CLOSED => KEYSTEAD_CLASS_CONFLICT,
-        KEYSTEAD_NOT_A_STORE | KEYSTEAD_DAMAGED | KEYSTEAD_VERSION_LOST => KEYSTEAD_CLASS_INTEGRITY,
+        KEYSTEAD_NOT_A_STORE
+        | KEYSTEAD_DAMAGED
+        | KEYSTEAD_VERSION_LOST
+        | KEYSTEAD_BEHIND_CHECKPOINT
+        | KEYSTEAD_NOT_OF_CHECKPOINT
+        | KEYSTEAD_CHECKPOINT_OF_ANOTHER_STORE => KEYSTEAD_CLASS_INTEGRITY,
         KEYSTEAD_STORAGE | KEYSTEAD_RANDOMNESS => KEYSTEAD_CLASS_SYSTEM,
         KEYSTEAD_PLUGIN_REFUSED | KEYSTEAD_BACKEND_NOT_REGISTERED => KEYSTEAD_CLASS_CONFIG,
         code if code > KEYSTEAD_KMS => match ErrorCode::from_i32(code - KEYSTEAD_KMS).class() {

@@ -186,8 +186,7 @@ impl<'a> Called<'a> {
         len: usize,
         what: &'static str,
     ) -> Result<&'a str, Failure> {
-        let bytes = self.text_bytes(data, len, what)?;
-        std::str::from_utf8(bytes).map_err(|_| invalid(format!("{what} is not UTF-8")))
+        utf8(self.text_bytes(data, len, what)?, what)
     }
 
     /// A text that may be left out: null.
@@ -197,10 +196,8 @@ impl<'a> Called<'a> {
         len: usize,
         what: &'static str,
     ) -> Result<Option<&'a str>, Failure> {
-        if data.is_null() && matches!(len, 0 | ZERO_TERMINATED) {
-            return Ok(None);
-        }
-        self.text(data, len, what).map(Some)
+        let given = self.optional_bytes_of_text(data, len, what, TEXT_MAX_BYTES)?;
+        given.map(|bytes| utf8(bytes, what)).transpose()
     }
 
     /// A text's bytes, which need not be UTF-8: a path of the file system.
@@ -210,18 +207,42 @@ impl<'a> Called<'a> {
         len: usize,
         what: &'static str,
     ) -> Result<&'a [u8], Failure> {
+        self.bytes_of_text(data, len, what, TEXT_MAX_BYTES)
+    }
+
+    /// The bytes of a text that may be left out, and may be longer than texts are.
+    pub(crate) fn optional_bytes_of_text(
+        &self,
+        data: *const c_char,
+        len: usize,
+        what: &'static str,
+        max_bytes: usize,
+    ) -> Result<Option<&'a [u8]>, Failure> {
+        if data.is_null() && matches!(len, 0 | ZERO_TERMINATED) {
+            return Ok(None);
+        }
+        self.bytes_of_text(data, len, what, max_bytes).map(Some)
+    }
+
+    fn bytes_of_text(
+        &self,
+        data: *const c_char,
+        len: usize,
+        what: &'static str,
+        max_bytes: usize,
+    ) -> Result<&'a [u8], Failure> {
         if data.is_null() {
             return if len == 0 { Ok(&[]) } else { Err(null(what)) };
         }
-        let too_long = || invalid(format!("{what} is longer than {TEXT_MAX_BYTES} bytes"));
+        let too_long = || invalid(format!("{what} is longer than {max_bytes} bytes"));
         let len = if len == ZERO_TERMINATED {
             // SAFETY: a zero byte ends it, as the header says; nothing behind that is read.
             let ends = |at: &usize| unsafe { data.add(*at).read() } == 0;
-            (0..=TEXT_MAX_BYTES).find(ends).ok_or_else(too_long)?
+            (0..=max_bytes).find(ends).ok_or_else(too_long)?
         } else {
             len
         };
-        if len > TEXT_MAX_BYTES {
+        if len > max_bytes {
             return Err(too_long());
         }
         // SAFETY: it has that many bytes, as the header says.
@@ -336,6 +357,10 @@ impl<T> Out<*mut T> {
     pub(crate) fn give(self, object: T) {
         self.set(Box::into_raw(Box::new(object)));
     }
+}
+
+fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str, Failure> {
+    std::str::from_utf8(bytes).map_err(|_| invalid(format!("{what} is not UTF-8")))
 }
 
 pub(crate) fn null(what: &str) -> Failure {

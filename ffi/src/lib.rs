@@ -11,8 +11,8 @@
 //! | `backend`, `identity` | plugins, tables, the managed keyring; tokens that the application mints |
 //! | `store`, `organization` | opening, creating; one tenant |
 //! | `secret`, `batch`, `stream`, `history` | writing, reading; many at once; large values; lists and versions |
-//! | `keys`, `epochs`, `rewrap` | registered keys; epochs; jobs |
-//! | `audit`, `verify` | the trail; checking everything |
+//! | `keys`, `second`, `epochs`, `rewrap` | registered keys; the second one; epochs; jobs |
+//! | `audit`, `checkpoint`, `verify` | the trail; how far a store has come; checking everything |
 //!
 //! Rust programs use the crate `keystead` itself.
 
@@ -26,6 +26,7 @@
 pub mod audit;
 pub mod backend;
 pub mod batch;
+pub mod checkpoint;
 pub mod epochs;
 pub mod error;
 mod guard;
@@ -35,6 +36,7 @@ pub mod keys;
 mod list;
 pub mod organization;
 pub mod rewrap;
+pub mod second;
 pub mod secret;
 pub mod store;
 pub mod stream;

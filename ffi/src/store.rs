@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::backend::keystead_backend;
+use crate::checkpoint;
 use crate::error::{Failure, keystead_error};
 use crate::guard::{self, Called, Handle, Life, invalid};
 use crate::identity::{Minter, keystead_identity_token};
@@ -68,6 +69,11 @@ pub struct keystead_store_options {
     pub identity_token: keystead_identity_token,
     /// Given to identity_token. Lives as long as the process.
     pub identity_context: *mut c_void,
+    /// What keystead_checkpoint_json() said: the store is opened only if it has come as far. Null: nothing is asked of it. Of no
+    /// use to keystead_store_create(), which refuses it.
+    pub checkpoint_json: *const c_char,
+    /// Its length.
+    pub checkpoint_json_len: usize,
 }
 
 // SAFETY: `repr(C)`, size first, no padding, zeros are values.
@@ -108,6 +114,9 @@ fn options(called: &mut Called<'_>, given: *const keystead_store_options) -> Res
             mint,
             context: given.identity_context,
         });
+    }
+    if let Some(pinned) = checkpoint::given(called, given.checkpoint_json, given.checkpoint_json_len)? {
+        options = options.checkpoint(pinned);
     }
     Ok(options.background_rewrap(given.without_background_rewrap == 0))
 }
@@ -155,7 +164,8 @@ pub unsafe extern "C" fn keystead_store_create(
 /// cost does not grow with the store; no KMS is asked.
 ///
 /// Errors: KEYSTEAD_STORE_NOT_FOUND, KEYSTEAD_ALREADY_OPEN, KEYSTEAD_NOT_A_STORE, KEYSTEAD_DAMAGED,
-/// KEYSTEAD_INVALID_ARGUMENT. Threads: any.
+/// KEYSTEAD_INVALID_ARGUMENT; with a checkpoint KEYSTEAD_BEHIND_CHECKPOINT, KEYSTEAD_NOT_OF_CHECKPOINT,
+/// KEYSTEAD_CHECKPOINT_OF_ANOTHER_STORE. Threads: any.
 ///
 ///     code = keystead_store_open("app.keystead", KEYSTEAD_ZERO_TERMINATED, &options, &store, &error);
 #[unsafe(no_mangle)]

@@ -110,7 +110,8 @@ unsafe impl Struct for keystead_problem {
 
 /// Checks the whole store: every page, row, chain and count; with KEYSTEAD_VERIFY_OPEN_VALUES in flags also that every value
 /// opens. Takes time in proportion to the store, changes nothing, and stops nobody. What is damaged is in the report, not an
-/// error. progress may be null.
+/// error. progress may be null. A file that was made to do harm may make it take long, or end the process: of one that comes
+/// from elsewhere, ask the command `keystead verify`, which looks at it in a process of its own.
 ///
 /// Errors: KEYSTEAD_CLOSED, KEYSTEAD_STORAGE, KEYSTEAD_INVALID_ARGUMENT for an unknown flag. Threads: any.
 ///

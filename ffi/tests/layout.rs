@@ -1,7 +1,9 @@
 //! Every struct of the header has the same layout on both sides: `abi/layout.h` says it, this compares it with Rust's, and
 //! `tests/c/layout.c` does not compile where a C compiler's is another one.
 
-use keystead_ffi::{audit, backend, epochs, history, identity, keys, rewrap, secret, store, text, verify};
+use keystead_ffi::{
+    audit, backend, epochs, history, identity, keys, rewrap, second, secret, store, text, verify,
+};
 use std::collections::BTreeSet;
 use std::mem::{offset_of, size_of};
 use std::path::Path;
@@ -47,7 +49,7 @@ fn layouts() -> Vec<(&'static str, String)> {
         layout!(list, audit::keystead_audit_head: struct_size, reserved, sequence, hash);
     }
     {
-        layout!(list, backend::keystead_plugin_options: struct_size, dangerously_without_digest, digests, digests_len, size_max_bytes, name, name_len, settings_json, settings_json_len);
+        layout!(list, backend::keystead_plugin_options: struct_size, dangerously_without_digest, digests, digests_len, size_max_bytes, name, name_len, settings_json, settings_json_len, at_first_use, reserved);
     }
     {
         layout!(list, epochs::keystead_wrapped_by: key, kms_key_id);
@@ -74,13 +76,16 @@ fn layouts() -> Vec<(&'static str, String)> {
         layout!(list, rewrap::keystead_rewrap_progress: struct_size, phase, state, reserved, job, total, done, failed, remaining, batches, rate, blocked, sources, sources_len);
     }
     {
+        layout!(list, second::keystead_second_key_status: struct_size, either_opens, key, wrapped, missing, blocked, standing_in, standing_in_because, standing_in_since_ms);
+    }
+    {
         layout!(list, secret::keystead_put_options: struct_size, expect, expect_version, reserved, content_type, content_type_len, labels, labels_len);
     }
     {
         layout!(list, secret::keystead_secret_view: struct_size, version, data, len, created_at_ms, content_type, labels, labels_len);
     }
     {
-        layout!(list, store::keystead_store_options: struct_size, without_background_rewrap, backends, backends_len, cache_bytes, key_lifetime_ms, kms_timeout_ms, epoch_keys_max, wraps_per_epoch_max, kms_attempts_max, rewrap_batch, identity_token, identity_context);
+        layout!(list, store::keystead_store_options: struct_size, without_background_rewrap, backends, backends_len, cache_bytes, key_lifetime_ms, kms_timeout_ms, epoch_keys_max, wraps_per_epoch_max, kms_attempts_max, rewrap_batch, identity_token, identity_context, checkpoint_json, checkpoint_json_len);
     }
     {
         layout!(list, store::keystead_organization_info: struct_size, id, name, created_at_ms, secrets);

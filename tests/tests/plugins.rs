@@ -23,25 +23,9 @@ impl Place {
             .prefix("keystead-plugins-")
             .tempdir_in("/tmp")
             .unwrap();
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let plugin = directory.path().join("libfaulty.so");
-        let loader = Path::new(env!("CARGO_MANIFEST_DIR")).join("../backends/loader/tests/plugins/faulty.c");
-        let built = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
-            .args([
-                "-std=c11",
-                "-shared",
-                "-fPIC",
-                &format!("-DVARIANT={variant}"),
-                "-I",
-            ])
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../backends/api/include"))
-            .arg("-o")
-            .args([&plugin, &loader])
-            .status()
-            .unwrap();
-        assert!(built.success());
-        for path in [directory.path(), &plugin] {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        }
+        build(&plugin, variant);
         Self { directory, plugin }
     }
 
@@ -70,6 +54,26 @@ impl Place {
             .kms_timeout(Duration::from_millis(300))
             .kms_attempts_max(1)
     }
+}
+
+/// Builds the plugin, other bytes for each variant.
+fn build(plugin: &Path, variant: u32) {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let built = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
+        .args([
+            "-std=c11",
+            "-shared",
+            "-fPIC",
+            &format!("-DVARIANT={variant}"),
+            "-I",
+        ])
+        .arg(here.join("../backends/api/include"))
+        .arg("-o")
+        .args([plugin, &here.join("../backends/loader/tests/plugins/faulty.c")])
+        .status()
+        .unwrap();
+    assert!(built.success());
+    std::fs::set_permissions(plugin, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
@@ -156,6 +160,66 @@ fn a_plugin_that_blocks_for_ever_costs_its_caller_the_deadline_and_nobody_else_a
     });
     common::assert_sound(&store);
     store.close().unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn of_six_plugins_that_wait_for_their_first_use_the_one_that_is_used_is_mapped_into_the_process() {
+    let (place, kms) = (Place::new(340), SimulatedKms::new());
+    let sources: Vec<(String, PluginSource)> = (0..6)
+        .map(|number| {
+            let name = format!("keystead-waits-{number}");
+            let plugin = place.directory.path().join(&name);
+            build(&plugin, 341 + number);
+            let source = PluginSource::new(&plugin).digest(digest_file(&plugin).unwrap());
+            (name, source)
+        })
+        .collect();
+    let options = || {
+        let managed = Backend::new(kms.clone()).named("managed");
+        sources
+            .iter()
+            .fold(Store::options().backend(managed), |options, (name, source)| {
+                let source = source.clone();
+                options.backend(Backend::deferred(name, move || Ok(Plugin::load(&source)?)))
+            })
+    };
+    let mapped = || -> Vec<&str> {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let names = sources.iter().map(|(name, _)| name.as_str());
+        names.filter(|name| maps.contains(name)).collect()
+    };
+    let store = options().create(place.store()).unwrap();
+    let acme = store.create_organization("acme").unwrap();
+    acme.put("ours", "a value").unwrap();
+    assert_eq!(mapped(), [""; 0], "no key needs one yet");
+    acme.keys()
+        .add("cmk", "keystead-waits-4", serde_json::json!({}))
+        .unwrap()
+        .wait()
+        .unwrap();
+    assert_eq!(mapped(), ["keystead-waits-4"]);
+    drop((acme, store));
+    let store = options().open(place.store()).unwrap();
+    assert_eq!(
+        store.organization("acme").unwrap().get("ours").unwrap().value,
+        b"a value"
+    );
+    assert_eq!(mapped(), ["keystead-waits-4"]);
+
+    // What is at a path by then is another plugin than the one that was meant: the use of its key says so, and changes nothing.
+    let (name, source) = &sources[2];
+    build(source.path(), 350);
+    let acme = store.organization("acme").unwrap();
+    let error = acme.keys().add("other", name, serde_json::json!({})).unwrap_err();
+    assert!(error.to_string().contains("step 4, digest"), "{error}");
+    std::fs::remove_file(source.path()).unwrap();
+    let error = acme.keys().add("other", name, serde_json::json!({})).unwrap_err();
+    assert!(error.to_string().contains("step 2, permissions"), "{error}");
+    assert_eq!(
+        (mapped(), acme.keys().list().unwrap().len()),
+        (vec!["keystead-waits-4"], 2)
+    );
 }
 
 /// Says to this test binary that it is the process in which a plugin exits.

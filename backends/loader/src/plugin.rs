@@ -42,9 +42,7 @@ impl Plugin {
     #[cfg(unix)]
     pub fn load(source: &PluginSource) -> Result<Self, LoadError> {
         let refused = |refusal| LoadError::new(source.path(), refusal);
-        if !source.says_what_to_expect() {
-            return Err(refused(Refusal::NoDigest));
-        }
+        source.check()?;
         let file = crate::policy::open(source.path()).map_err(refused)?;
         let image = crate::image::Image::read(file, source.path(), source.size_cap()).map_err(refused)?;
         let digest = image.digest();

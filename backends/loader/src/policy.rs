@@ -54,7 +54,7 @@ fn open_as(path: &Path, user: u32) -> Result<File, Refusal> {
 }
 
 /// The components of an absolute path that says exactly where a file is.
-fn components(path: &Path) -> Result<Vec<&OsStr>, Refusal> {
+pub(crate) fn components(path: &Path) -> Result<Vec<&OsStr>, Refusal> {
     let bytes = path.as_os_str().as_bytes();
     let rest = bytes.strip_prefix(b"/").ok_or(Refusal::RelativePath)?;
     // Not `Path::components`, which hides what is to be refused.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Digest;
+use crate::{Digest, LoadError, Refusal};
 
 /// Where a plugin is and which bytes are expected there.
 ///
@@ -65,6 +65,31 @@ impl PluginSource {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Step 1, which needs no file: the path is absolute and direct, and a digest is given or its absence is spelled out. For a
+    /// plugin that is loaded later, to refuse at once what cannot be right; [`Plugin::load`](crate::Plugin::load) does it again.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    #[cfg(unix)]
+    pub fn check(&self) -> Result<(), LoadError> {
+        let refused = |refusal| LoadError::new(&self.path, refusal);
+        if !self.says_what_to_expect() {
+            return Err(refused(Refusal::NoDigest));
+        }
+        crate::policy::components(&self.path).map(drop).map_err(refused)
+    }
+
+    /// Refuses: plugins are loaded on Unix systems only.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::UnsupportedPlatform`].
+    #[cfg(not(unix))]
+    pub fn check(&self) -> Result<(), LoadError> {
+        Err(LoadError::new(&self.path, Refusal::UnsupportedPlatform))
     }
 
     #[cfg(unix)]

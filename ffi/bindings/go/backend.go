@@ -30,6 +30,9 @@ type PluginOptions struct {
 	Name string
 	// Settings is the backend's: endpoints, files, credentials. Made JSON; trusted, never stored.
 	Settings any
+	// AtFirstUse: the plugin is loaded when a key of it is first used, not now, and is given a Name; of many that are
+	// registered, those that no key needs cost nothing. What refuses it is then the error of that use.
+	AtFirstUse bool
 }
 
 // LoadPlugin loads a plugin after checking its path, which is absolute, its owners, modes and digest. Nothing of one that
@@ -48,6 +51,9 @@ func LoadPlugin(path string, options PluginOptions) (*Backend, error) {
 	given.size_max_bytes = C.uint64_t(options.SizeMaxBytes)
 	if options.DangerouslyWithoutDigest {
 		given.dangerously_without_digest = 1
+	}
+	if options.AtFirstUse {
+		given.at_first_use = 1
 	}
 	digests := held.take(32 * len(options.Digests))
 	for index, digest := range options.Digests {
@@ -119,7 +125,8 @@ func (b *Backend) Name() string {
 	return b.text(func(p *C.keystead_backend) *C.char { return C.keystead_backend_name(p) })
 }
 
-// Description is what the backend says about itself, as JSON: its own name, version, limits, schemas.
+// Description is what the backend says about itself, as JSON: its own name, version, limits, schemas; {} for a plugin that is
+// loaded at its first use.
 func (b *Backend) Description() string {
 	return b.text(func(p *C.keystead_backend) *C.char { return C.keystead_backend_description_json(p) })
 }

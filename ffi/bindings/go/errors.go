@@ -112,6 +112,10 @@ const (
 	CodeClosed               Code = C.KEYSTEAD_CLOSED
 	CodeRandomness           Code = C.KEYSTEAD_RANDOMNESS
 	CodePluginRefused        Code = C.KEYSTEAD_PLUGIN_REFUSED
+
+	CodeBehindCheckpoint         Code = C.KEYSTEAD_BEHIND_CHECKPOINT
+	CodeNotOfCheckpoint          Code = C.KEYSTEAD_NOT_OF_CHECKPOINT
+	CodeCheckpointOfAnotherStore Code = C.KEYSTEAD_CHECKPOINT_OF_ANOTHER_STORE
 )
 
 // The codes of what a KMS, or the backend that speaks to it, answered.

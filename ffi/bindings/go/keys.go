@@ -147,6 +147,82 @@ func (o *Organization) RetargetKey(name string) (*RewrapJob, error) {
 	})
 }
 
+// SetSecondKey makes a registered key the second key: it wraps every live epoch as well, now and from now on. While one of the
+// two KMSs is out of reach, the other opens everything.
+//
+// Revoking either key is honoured, as far as it is the one that is asked. With eitherOpens it is not: then both must be revoked
+// to take the data away. The job moves nothing, and is done when every live epoch is wrapped by both.
+func (o *Organization) SetSecondKey(name string, eitherOpens bool) (*RewrapJob, error) {
+	data, length := text(name)
+	var flag C.int32_t
+	if eitherOpens {
+		flag = 1
+	}
+	return o.job(func(p *C.keystead_organization, out **C.keystead_rewrap_job, failure **C.keystead_error) C.int32_t {
+		return C.keystead_key_set_second(p, data, length, flag, out, failure)
+	})
+}
+
+// RemoveSecondKey makes the second key one like the others again, which opens nothing: its wraps are erased. It asks no KMS.
+func (o *Organization) RemoveSecondKey() error {
+	return o.with(func(p *C.keystead_organization, failure **C.keystead_error) C.int32_t {
+		return C.keystead_key_remove_second(p, failure)
+	})
+}
+
+// SecondKey is an organization's second key, and how far it has come.
+type SecondKey struct {
+	Key string
+	// EitherOpens is true when revoking one of the two keys is not enough: the other opens the epochs alone.
+	EitherOpens bool
+	// Wrapped is how many live epochs it wraps, Missing how many it does not wrap yet; the organization's re-wrap job goes on
+	// until there are none.
+	Wrapped, Missing uint64
+	// Blocked is why the job waits, if it does.
+	Blocked string
+	// StandingIn is set while one key serves because another does not answer, as this process last saw it.
+	StandingIn *StandingIn
+}
+
+// StandingIn is one key that serves because another does not answer.
+type StandingIn struct {
+	Key   string
+	Since time.Time
+	// Because is what the other one met, in the words of the error.
+	Because string
+}
+
+// SecondKey is the second key, and how it stands; nil where there is none. It asks no KMS.
+func (o *Organization) SecondKey() (*SecondKey, error) {
+	var out *C.keystead_second_key
+	err := o.with(func(p *C.keystead_organization, failure **C.keystead_error) C.int32_t {
+		return C.keystead_second_key_read(p, &out, failure)
+	})
+	if err != nil || out == nil {
+		return nil, err
+	}
+	defer C.keystead_second_key_free(out)
+	var item C.keystead_second_key_status
+	item.struct_size = C.uint32_t(unsafe.Sizeof(item))
+	var failure *C.keystead_error
+	if err := check(C.keystead_second_key_look(out, &item, &failure), failure); err != nil {
+		return nil, err
+	}
+	second := &SecondKey{
+		Key:         goText(item.key),
+		EitherOpens: item.either_opens != 0,
+		Wrapped:     uint64(item.wrapped),
+		Missing:     uint64(item.missing),
+		Blocked:     goText(item.blocked),
+	}
+	if item.standing_in_since_ms != 0 {
+		second.StandingIn = &StandingIn{
+			goText(item.standing_in), goTime(item.standing_in_since_ms), goText(item.standing_in_because),
+		}
+	}
+	return second, nil
+}
+
 // ProbeKey asks the KMS of a key now, by wrapping and unwrapping random bytes: three KMS calls.
 func (o *Organization) ProbeKey(name string) error {
 	data, length := text(name)

@@ -312,6 +312,72 @@ func TestKeysAreRotatedAndDisabled(t *testing.T) {
 	fails(t, err, keystead.CodeNoJob)
 }
 
+func TestASecondKeyWrapsEveryLiveEpochAndIsRemoved(t *testing.T) {
+	_, acme := fresh(t, keystead.StoreOptions{})
+	put(t, acme, "a", "1")
+	wait(t)(acme.AddKey("acme-cmk", "customer-kms", nil))
+	wait(t)(acme.AddKey("paris", "customer-kms", nil))
+	second := func() *keystead.SecondKey { return must[*keystead.SecondKey](t)(acme.SecondKey()) }
+	if found := second(); found != nil {
+		t.Fatal(found)
+	}
+	_, err := acme.SetSecondKey("acme-cmk", false)
+	fails(t, err, keystead.CodeKeyRefused)
+	wait(t)(acme.SetSecondKey("paris", false))
+	equal(t, *second(), keystead.SecondKey{Key: "paris", Wrapped: 1})
+	wait(t)(acme.RotateKey("acme-cmk"))
+	epochs := must[[]keystead.Epoch](t)(acme.Epochs())
+	wraps := epochs[len(epochs)-1].WrappedBy
+	equal(t, []any{len(wraps), wraps[0].Key, wraps[1].Key}, []any{2, "acme-cmk", "paris"})
+	ok(t, acme.RemoveSecondKey())
+	wait(t)(acme.SetSecondKey("paris", true))
+	equal(t, second().EitherOpens, true)
+	ok(t, acme.RemoveSecondKey())
+	fails(t, acme.RemoveSecondKey(), keystead.CodeInvalidArgument)
+}
+
+func TestAPluginThatWaitsForItsFirstUseIsRefusedThere(t *testing.T) {
+	directory := t.TempDir()
+	right := must[[32]byte](t)(keystead.PluginDigest(plugin(t)))
+	_, err := keystead.LoadPlugin(plugin(t), keystead.PluginOptions{Digests: [][32]byte{right}, AtFirstUse: true})
+	fails(t, err, keystead.CodeInvalidArgument)
+	late := func(name string, digest [32]byte) *keystead.Backend {
+		return must[*keystead.Backend](t)(keystead.LoadPlugin(plugin(t), keystead.PluginOptions{
+			Digests:    [][32]byte{digest},
+			Name:       name,
+			Settings:   map[string]any{"keyring": filepath.Join(directory, "late.keyring")},
+			AtFirstUse: true,
+		}))
+	}
+	managed := must[*keystead.Backend](t)(keystead.ManagedBackend(filepath.Join(directory, "app.keyring"), nil))
+	backends := []*keystead.Backend{managed, late("wrong", [32]byte{}), late("right", right)}
+	equal(t, backends[2].Description(), "{}")
+	path := filepath.Join(directory, "late.keystead")
+	store := must[*keystead.Store](t)(keystead.Create(path, &keystead.StoreOptions{Backends: backends}))
+	defer store.Close()
+	acme := must[*keystead.Organization](t)(store.CreateOrganization("acme"))
+	_, err = acme.AddKey("cmk", "wrong", nil)
+	fails(t, err, keystead.CodeKMSInvalidConfig)
+	wait(t)(acme.AddKey("cmk", "right", nil))
+}
+
+func TestAStoreThatWasRolledBackIsRefusedByItsCheckpoint(t *testing.T) {
+	store, acme := fresh(t, keystead.StoreOptions{})
+	options := &keystead.StoreOptions{Backends: backends(t, filepath.Dir(store.Path()))}
+	put(t, acme, "a", "1")
+	ok(t, store.Close())
+	old := store.Path() + ".old"
+	ok(t, os.WriteFile(old, must[[]byte](t)(os.ReadFile(store.Path())), 0o600))
+	again := must[*keystead.Store](t)(keystead.Open(store.Path(), options))
+	put(t, must[*keystead.Organization](t)(again.Organization("acme")), "a", "2")
+	options.Checkpoint = must[string](t)(again.Checkpoint())
+	ok(t, again.Close())
+	ok(t, must[*keystead.Store](t)(keystead.Open(store.Path(), options)).Close())
+	_, err := keystead.Open(old, options)
+	fails(t, err, keystead.CodeBehindCheckpoint)
+	fails(t, err, keystead.ClassIntegrity)
+}
+
 func TestAJobIsDoneHereWhenNothingGoesOnInTheBackground(t *testing.T) {
 	_, acme := fresh(t, keystead.StoreOptions{WithoutBackgroundRewrap: true})
 	put(t, acme, "a", "1")

@@ -57,6 +57,9 @@ type StoreOptions struct {
 	WrapsPerEpochMax uint64
 	// IdentityToken mints tokens for backends that log in with them. It lives as long as the process.
 	IdentityToken func(IdentityRequest) (string, error)
+	// Checkpoint is what Store.Checkpoint said: Open refuses a store that has not come as far, with ClassIntegrity. "": nothing is
+	// asked of it. Of no use to Create.
+	Checkpoint string
 }
 
 // IdentityRequest is for whom a token is asked.
@@ -109,6 +112,7 @@ func begin(path string, options *StoreOptions, function beginning) (*Store, erro
 		given.epoch_keys_max = C.uint64_t(options.EpochKeysMax)
 		given.rewrap_batch = C.uint32_t(options.RewrapBatch)
 		given.wraps_per_epoch_max = C.uint64_t(options.WrapsPerEpochMax)
+		given.checkpoint_json, given.checkpoint_json_len = held.optionalText(options.Checkpoint)
 		if options.WithoutBackgroundRewrap {
 			given.without_background_rewrap = 1
 		}
@@ -274,6 +278,23 @@ func (s *Store) ForgetEpochKeys() error {
 	defer s.handle.release()
 	var failure *C.keystead_error
 	return check(C.keystead_store_forget_epoch_keys((*C.keystead_store)(pointer), &failure), failure)
+}
+
+// Checkpoint is how far every organization of the store has come, as JSON. Kept where whoever can write the store cannot write,
+// and given to Open, it has a store that was rolled back refused.
+func (s *Store) Checkpoint() (string, error) {
+	pointer, err := s.handle.begin()
+	if err != nil {
+		return "", err
+	}
+	defer s.handle.release()
+	var out *C.keystead_checkpoint
+	var failure *C.keystead_error
+	if err := check(C.keystead_checkpoint_take((*C.keystead_store)(pointer), &out, &failure), failure); err != nil {
+		return "", err
+	}
+	defer C.keystead_checkpoint_free(out)
+	return C.GoString(C.keystead_checkpoint_json(out)), nil
 }
 
 // VerifyOptions is what is verified.

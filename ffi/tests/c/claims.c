@@ -320,6 +320,212 @@ static void handles_are_freed_in_any_order(const char *directory)
     keystead_store_free(again);
 }
 
+/* A KMS that answers while that of the table does not. */
+static int32_t steady_wrap(keystead_backend_instance *instance, const keystead_backend_call *call,
+                           const keystead_backend_context *context, const keystead_backend_input *plaintext,
+                           keystead_backend_wrapped_out *out, keystead_backend_error *error)
+{
+    (void)instance;
+    (void)call;
+    (void)context;
+    (void)error;
+    table_put(&out->key_id, "steady:1", 8);
+    return table_turn(plaintext, &out->blob);
+}
+
+static int32_t steady_unwrap(keystead_backend_instance *instance, const keystead_backend_call *call,
+                             const keystead_backend_context *context, const keystead_backend_wrapped *wrapped,
+                             keystead_backend_output *out, keystead_backend_error *error)
+{
+    (void)instance;
+    (void)call;
+    (void)context;
+    (void)error;
+    return table_turn(&wrapped->blob, out);
+}
+
+static const keystead_backend_api steady = {
+    sizeof(keystead_backend_api), KEYSTEAD_BACKEND_ABI, 0, &table_self, table_describe, table_open, table_close,
+    table_status, steady_wrap, steady_unwrap, NULL, NULL
+};
+
+static void reads(keystead_store *store, const keystead_organization *organization, int32_t code)
+{
+    keystead_secret *secret = NULL;
+    DO(keystead_store_forget_epoch_keys(store, &error));
+    CLAIM(keystead_get(organization, "x", Z, 0, &secret, NULL) == code && (secret != NULL) == (code == KEYSTEAD_OK));
+    keystead_secret_free(secret);
+}
+
+static void wait_for(keystead_rewrap_job *job)
+{
+    DO(keystead_rewrap_wait(job, 60000, NULL, NULL, NULL, &error));
+    keystead_rewrap_job_free(job);
+}
+
+static void a_second_key_serves_in_an_outage_of_the_first_and_does_not_get_around_its_revocation(const char *directory)
+{
+    const keystead_backend *backends[3];
+    keystead_backend *managed = managed_in(directory), *own = NULL, *paris = NULL;
+    keystead_store_options options;
+    keystead_store *store = NULL;
+    keystead_organization *acme;
+    keystead_rewrap_job *job = NULL;
+    keystead_second_key *second = NULL;
+    keystead_second_key_status standing;
+    char path[4200];
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    memset(&standing, 0, sizeof standing);
+    standing.struct_size = sizeof standing;
+    DO(keystead_backend_from_table(&table, NULL, 0, NULL, 0, &own, &error));
+    DO(keystead_backend_from_table(&steady, "steady-kms", Z, NULL, 0, &paris, &error));
+    backends[0] = managed;
+    backends[1] = own;
+    backends[2] = paris;
+    options.backends = backends;
+    options.backends_len = 3;
+    sprintf(path, "%.4000s/second.keystead", directory);
+    DO(keystead_store_create(path, Z, &options, &store, &error));
+    acme = organization_of(store, "acme");
+    put(acme, "x", "value");
+    DO(keystead_key_add(acme, "cmk", Z, "own-kms", Z, NULL, 0, &job, &error));
+    wait_for(job);
+    DO(keystead_key_add(acme, "paris", Z, "steady-kms", Z, NULL, 0, NULL, &error));
+
+    DO(keystead_second_key_read(acme, &second, &error));
+    CLAIM(second == NULL);
+    REFUSED(KEYSTEAD_INVALID_ARGUMENT, keystead_key_remove_second(acme, &error));
+    REFUSED(KEYSTEAD_KEY_NOT_FOUND, keystead_key_set_second(acme, "none", Z, 0, &job, &error));
+    REFUSED(KEYSTEAD_KEY_REFUSED, keystead_key_set_second(acme, "cmk", Z, 0, &job, &error));
+    REFUSED(KEYSTEAD_KEY_REFUSED, keystead_key_set_second(acme, "managed", Z, 0, &job, &error));
+    DO(keystead_key_set_second(acme, "paris", Z, 0, &job, &error));
+    wait_for(job);
+    DO(keystead_second_key_read(acme, &second, &error));
+    DO(keystead_second_key_look(second, &standing, &error));
+    CLAIM(strcmp(standing.key.data, "paris") == 0 && standing.either_opens == 0);
+    CLAIM(standing.wrapped == 1 && standing.missing == 0 && standing.blocked.data == NULL);
+    CLAIM(standing.standing_in.data == NULL && standing.standing_in_since_ms == 0);
+    keystead_second_key_free(second);
+
+    table_code = KEYSTEAD_BACKEND_THROTTLED;
+    reads(store, acme, KEYSTEAD_OK);
+    DO(keystead_second_key_read(acme, &second, &error));
+    DO(keystead_second_key_look(second, &standing, &error));
+    CLAIM(strcmp(standing.standing_in.data, "paris") == 0 && standing.standing_in_since_ms > 0);
+    CLAIM(strstr(standing.standing_in_because.data, "cmk") != NULL);
+    keystead_second_key_free(second);
+    table_code = KEYSTEAD_BACKEND_KEY_DISABLED;
+    reads(store, acme, KEYSTEAD_KMS + KEYSTEAD_BACKEND_KEY_DISABLED);
+    table_code = KEYSTEAD_BACKEND_OK;
+    reads(store, acme, KEYSTEAD_OK);
+
+    /* Removed, it opens nothing; and then its owner says that either opens. */
+    DO(keystead_key_remove_second(acme, &error));
+    DO(keystead_second_key_read(acme, &second, &error));
+    CLAIM(second == NULL);
+    table_code = KEYSTEAD_BACKEND_THROTTLED;
+    reads(store, acme, KEYSTEAD_KMS + KEYSTEAD_BACKEND_THROTTLED);
+    table_code = KEYSTEAD_BACKEND_OK;
+    reads(store, acme, KEYSTEAD_OK);
+    DO(keystead_key_set_second(acme, "paris", Z, 1, &job, &error));
+    wait_for(job);
+    table_code = KEYSTEAD_BACKEND_KEY_DISABLED;
+    reads(store, acme, KEYSTEAD_OK);
+    table_code = KEYSTEAD_BACKEND_OK;
+
+    keystead_organization_free(acme);
+    keystead_store_free(store);
+    keystead_backend_free(paris);
+    keystead_backend_free(own);
+    keystead_backend_free(managed);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    static char part[65536];
+    size_t len;
+    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
+    CLAIM(in != NULL && out != NULL);
+    while ((len = fread(part, 1, sizeof part, in)) > 0) {
+        CLAIM(fwrite(part, 1, len, out) == len);
+    }
+    CLAIM(fclose(in) == 0 && fclose(out) == 0);
+}
+
+static void a_store_that_was_rolled_back_is_refused_by_its_checkpoint(const char *directory)
+{
+    keystead_backend *managed = managed_in(directory);
+    keystead_store *store = store_in(directory, "pinned.keystead", managed, NULL);
+    keystead_organization *acme = organization_of(store, "acme");
+    keystead_checkpoint *checkpoint = NULL;
+    keystead_store_options options;
+    char path[4200], old[4200], other[4200];
+    sprintf(path, "%.4000s/pinned.keystead", directory);
+    sprintf(old, "%.4000s/old.keystead", directory);
+    sprintf(other, "%.4000s/order.keystead", directory);
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    put(acme, "x", "old");
+    DO(keystead_store_close(store, &error));
+    keystead_organization_free(acme);
+    keystead_store_free(store);
+    copy_file(path, old);
+    DO(keystead_store_open(path, Z, NULL, &store, &error));
+    DO(keystead_organization_open(store, "acme", Z, &acme, &error));
+    DO(keystead_delete(acme, "x", Z, 1, &error));
+    DO(keystead_checkpoint_take(store, &checkpoint, &error));
+    CLAIM(strstr(keystead_checkpoint_json(checkpoint), "\"acme\"") != NULL);
+    keystead_organization_free(acme);
+    keystead_store_free(store);
+
+    options.checkpoint_json = keystead_checkpoint_json(checkpoint);
+    options.checkpoint_json_len = Z;
+    DO(keystead_store_open(path, Z, &options, &store, &error));
+    keystead_store_free(store);
+    REFUSED(KEYSTEAD_BEHIND_CHECKPOINT, keystead_store_open(old, Z, &options, &store, &error));
+    CLAIM(store == NULL && keystead_class_of(KEYSTEAD_BEHIND_CHECKPOINT) == KEYSTEAD_CLASS_INTEGRITY);
+    REFUSED(KEYSTEAD_CHECKPOINT_OF_ANOTHER_STORE, keystead_store_open(other, Z, &options, &store, &error));
+    options.checkpoint_json = "{\"store\": 1}";
+    REFUSED(KEYSTEAD_INVALID_ARGUMENT, keystead_store_open(path, Z, &options, &store, &error));
+    keystead_checkpoint_free(checkpoint);
+    keystead_backend_free(managed);
+}
+
+static void a_plugin_that_waits_for_its_first_use_is_refused_there(const char *directory)
+{
+    static const uint8_t digest[32] = { 0 };
+    keystead_backend *managed = managed_in(directory), *late = NULL;
+    keystead_plugin_options options;
+    keystead_store *store;
+    keystead_organization *acme;
+    keystead_rewrap_job *job = NULL;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.at_first_use = 1;
+    REFUSED(KEYSTEAD_PLUGIN_REFUSED, keystead_backend_load("/no/such/plugin.so", Z, &options, &late, &error));
+    options.digests = digest;
+    options.digests_len = 1;
+    REFUSED(KEYSTEAD_PLUGIN_REFUSED, keystead_backend_load("no/such/plugin.so", Z, &options, &late, &error));
+    REFUSED(KEYSTEAD_INVALID_ARGUMENT, keystead_backend_load("/no/such/plugin.so", Z, &options, &late, &error));
+    options.name = "late-kms";
+    options.name_len = Z;
+    DO(keystead_backend_load("/no/such/plugin.so", Z, &options, &late, &error));
+    CLAIM(strcmp(keystead_backend_name(late), "late-kms") == 0);
+    CLAIM(strcmp(keystead_backend_description_json(late), "{}") == 0);
+    store = store_in(directory, "late.keystead", managed, late);
+    acme = organization_of(store, "acme");
+    put(acme, "x", "value");
+    REFUSED(KEYSTEAD_KMS + KEYSTEAD_BACKEND_INVALID_CONFIG,
+            keystead_key_add(acme, "cmk", Z, "late-kms", Z, NULL, 0, &job, &error));
+    CLAIM(job == NULL);
+    reads(store, acme, KEYSTEAD_OK);
+    keystead_organization_free(acme);
+    keystead_store_free(store);
+    keystead_backend_free(late);
+    keystead_backend_free(managed);
+}
+
 static void the_child_of_a_fork_is_told_and_does_no_harm(const keystead_organization *acme)
 {
     int pipes[2];
@@ -385,6 +591,9 @@ int main(int argc, char **argv)
     a_setting_that_is_no_json_is_not_quoted();
     a_newer_caller_is_told_what_an_old_library_cannot_do(acme);
     handles_are_freed_in_any_order(argv[1]);
+    a_second_key_serves_in_an_outage_of_the_first_and_does_not_get_around_its_revocation(argv[1]);
+    a_store_that_was_rolled_back_is_refused_by_its_checkpoint(argv[1]);
+    a_plugin_that_waits_for_its_first_use_is_refused_there(argv[1]);
     the_child_of_a_fork_is_told_and_does_no_harm(acme);
     organizations_are_listed(store);
     everything_verifies(store);

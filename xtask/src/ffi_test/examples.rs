@@ -65,6 +65,8 @@ keystead_organization *acme, *alice;
 keystead_secret *secret;
 keystead_rewrap_job *job;
 keystead_rewrap_status *status;
+keystead_second_key *second;
+keystead_checkpoint *checkpoint;
 keystead_verify_report *report;
 keystead_writer *writer;
 keystead_reader *reader;

@@ -121,6 +121,8 @@ OBJECT(reader);
 OBJECT(key_list);
 OBJECT(epoch_list);
 OBJECT(audit_list);
+OBJECT(second_key);
+OBJECT(checkpoint);
 OBJECT(verify_report);
 OBJECT(rewrap_job);
 OBJECT(rewrap_status);
@@ -147,6 +149,7 @@ STRUCT(key_info);
 STRUCT(epoch);
 STRUCT(audit_record);
 STRUCT(audit_head);
+STRUCT(second_key_status);
 STRUCT(verify_counts);
 STRUCT(problem);
 STRUCT(rewrap_progress);
@@ -171,6 +174,8 @@ static void clear(void)
     CLEAR(key_list);
     CLEAR(epoch_list);
     CLEAR(audit_list);
+    CLEAR(second_key);
+    CLEAR(checkpoint);
     CLEAR(verify_report);
     CLEAR(rewrap_job);
     CLEAR(rewrap_status);
@@ -191,7 +196,7 @@ static void returned(int32_t code, const char *function)
 
 int main(int argc, char **argv)
 {
-    keystead_backend *backend;
+    keystead_backend *backend, *own = NULL;
     keystead_store *store;
     keystead_organization *organization = NULL;
     keystead_organization_list *organization_list = NULL;
@@ -204,17 +209,24 @@ int main(int argc, char **argv)
     keystead_key_list *key_list = NULL;
     keystead_epoch_list *epoch_list = NULL;
     keystead_audit_list *audit_list = NULL;
+    keystead_second_key *second_key = NULL;
+    keystead_checkpoint *checkpoint = NULL;
     keystead_verify_report *verify_report = NULL;
     keystead_rewrap_job *rewrap_job = NULL;
     keystead_rewrap_status *rewrap_status = NULL;
     keystead_error *kept_error = NULL;
     CLAIM(argc == 2);
     backend = managed_in(argv[1]);
-    store = store_in(argv[1], "nulls.keystead", backend, NULL);
+    DO(keystead_backend_from_table(&table, NULL, 0, NULL, 0, &own, &error));
+    store = store_in(argv[1], "nulls.keystead", backend, own);
     DO(keystead_organization_create(store, "acme", Z, &organization, &error));
     DO(keystead_put(organization, "a", Z, BYTES("value"), NULL, NULL, &error));
-    DO(keystead_key_rotate(organization, "managed", Z, &rewrap_job, &error));
+    DO(keystead_key_add(organization, "cmk", Z, "own-kms", Z, NULL, 0, &rewrap_job, &error));
     DO(keystead_rewrap_wait(rewrap_job, 60000, NULL, NULL, &rewrap_status, &error));
+    DO(keystead_key_add(organization, "other", Z, "own-kms", Z, NULL, 0, NULL, &error));
+    DO(keystead_key_set_second(organization, "other", Z, 0, NULL, &error));
+    DO(keystead_second_key_read(organization, &second_key, &error));
+    DO(keystead_checkpoint_take(store, &checkpoint, &error));
     DO(keystead_organization_list_read(store, NULL, 0, 10, &organization_list, &error));
     DO(keystead_get(organization, "a", Z, 0, &secret, &error));
     DO(keystead_list(organization, NULL, 0, NULL, 0, 10, &secret_list, &error));
@@ -243,6 +255,8 @@ const EPILOGUE: &str = r#"
     keystead_rewrap_status_free(rewrap_status);
     keystead_rewrap_job_free(rewrap_job);
     keystead_verify_report_free(verify_report);
+    keystead_checkpoint_free(checkpoint);
+    keystead_second_key_free(second_key);
     keystead_audit_list_free(audit_list);
     keystead_epoch_list_free(epoch_list);
     keystead_key_list_free(key_list);
@@ -255,6 +269,7 @@ const EPILOGUE: &str = r#"
     keystead_organization_list_free(organization_list);
     keystead_organization_free(organization);
     keystead_store_free(store);
+    keystead_backend_free(own);
     keystead_backend_free(backend);
     printf("%lu calls with something missing or senseless, each answered\n", calls);
     return 0;

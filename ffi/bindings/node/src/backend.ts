@@ -16,6 +16,11 @@ export interface PluginOptions {
   name?: string;
   /** The backend's settings: endpoints, files, credentials. Trusted, never stored. */
   settings?: Record<string, unknown>;
+  /**
+   * The plugin is loaded when a key of it is first used, not now, and is given a name; of many that are registered, those that no
+   * key needs cost nothing. What refuses it is then the error of that use.
+   */
+  atFirstUse?: boolean;
 }
 
 /** Where the managed key is. */
@@ -55,6 +60,7 @@ export class Backend extends Handle {
       name_len: nameLength,
       settings_json: address(settings),
       settings_json_len: settingsLength,
+      at_first_use: options.atFirstUse ? 1 : 0,
     });
     const held = [digests, name, settings];
     try {
@@ -81,7 +87,7 @@ export class Backend extends Handle {
     return zeroTerminated(now('keystead_backend_name', this.pointer)) ?? '';
   }
 
-  /** What it says about itself: its own name, version, limits, schemas. */
+  /** What it says about itself: its own name, version, limits, schemas. Nothing for a plugin that is loaded at its first use. */
   get description(): Record<string, unknown> {
     return JSON.parse(zeroTerminated(now('keystead_backend_description_json', this.pointer)) ?? '{}');
   }

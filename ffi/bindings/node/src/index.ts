@@ -25,12 +25,14 @@ export type {
   Problem,
   RewrapSource,
   RewrapStatus,
+  SecondKey,
   Secret,
   SecretInfo,
+  StandingIn,
   VerifyReport,
   VersionInfo,
   WrappedBy,
 } from './records.js';
 export { RewrapJob, type WaitOptions } from './rewrap.js';
-export { Store, type IdentityRequest, type StoreOptions, type VerifyOptions } from './store.js';
+export { Store, type IdentityRequest, type OpenOptions, type StoreOptions, type VerifyOptions } from './store.js';
 export { SecretReadStream, SecretWriteStream } from './stream.js';

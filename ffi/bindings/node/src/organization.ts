@@ -8,6 +8,7 @@ import {
   items,
   keyInfo,
   rewrapStatus,
+  secondKey,
   secret,
   secretInfo,
   versionInfo,
@@ -16,6 +17,7 @@ import {
   type Epoch,
   type KeyInfo,
   type RewrapStatus,
+  type SecondKey,
   type Secret,
   type SecretInfo,
   type VersionInfo,
@@ -275,6 +277,28 @@ export class Keys {
   /** Gives the running re-wrap job another target. */
   retarget(name: string): Promise<RewrapJob> {
     return this.#job('keystead_key_retarget', ...text(name));
+  }
+
+  /**
+   * Makes a registered key the second key: it wraps every live epoch as well, now and from now on. While one of the two KMSs is
+   * out of reach, the other opens everything.
+   *
+   * Revoking either key is honoured, as far as it is the one that is asked. With `eitherOpens` it is not: **then both must be
+   * revoked to take the data away.** The job moves nothing, and is done when every live epoch is wrapped by both.
+   */
+  setSecond(name: string, options: { eitherOpens?: boolean } = {}): Promise<RewrapJob> {
+    return this.#job('keystead_key_set_second', ...text(name), options.eitherOpens ? 1 : 0);
+  }
+
+  /** The second key is one like the others again, and opens nothing: its wraps are erased. Asks no KMS. */
+  removeSecond(): Promise<void> {
+    return this.#organization.call('keystead_key_remove_second');
+  }
+
+  /** The second key, and how it stands; undefined where there is none. Asks no KMS. */
+  async second(): Promise<SecondKey | undefined> {
+    const found = await this.#organization.produced('keystead_second_key_read');
+    return found === 0n ? undefined : secondKey(found);
   }
 
   /** Asks the KMS of a key now, by wrapping and unwrapping random bytes: three KMS calls. */

@@ -62,6 +62,30 @@ export interface KeyInfo {
   createdAt: Date;
 }
 
+/** An organization's second key, and how far it has come. */
+export interface SecondKey {
+  key: string;
+  /** True when revoking one of the two keys is not enough: the other opens the epochs alone. */
+  eitherOpens: boolean;
+  /** Live epochs that it wraps. */
+  wrapped: number;
+  /** Live epochs that it does not wrap yet; the organization's re-wrap job goes on until there are none. */
+  missing: number;
+  /** Why the job waits, if it does. */
+  blocked?: string;
+  /** Set while one key serves because another does not answer, as this process last saw it. */
+  standingIn?: StandingIn;
+}
+
+/** One key serves because another does not answer. */
+export interface StandingIn {
+  /** The one that serves. */
+  key: string;
+  since: Date;
+  /** What the other one met, in the words of the error. */
+  because: string;
+}
+
 /** A registered key that wraps an epoch, and the KMS's own id of it. */
 export interface WrappedBy {
   key: string;
@@ -299,6 +323,26 @@ export const epoch = (item: any): Epoch =>
     retiredAt: optionalTime(item.retired_at_ms),
     hash: textOf(item.hash),
   }) as Epoch;
+
+/** A second key of the library, which is freed. */
+export function secondKey(found: Pointer): SecondKey {
+  try {
+    const memory = struct('keystead_second_key_status');
+    doneNow('keystead_second_key_look', found, memory);
+    const item = look('keystead_second_key_status', memory);
+    const since = optionalTime(item.standing_in_since_ms);
+    return only({
+      key: textOf(item.key),
+      eitherOpens: item.either_opens !== 0,
+      wrapped: Number(item.wrapped),
+      missing: Number(item.missing),
+      blocked: optionalTextOf(item.blocked),
+      standingIn: since && { key: textOf(item.standing_in), since, because: textOf(item.standing_in_because) },
+    }) as SecondKey;
+  } finally {
+    now('keystead_second_key_free', found);
+  }
+}
 
 /** A status of the library, which is freed. */
 export function rewrapStatus(found: Pointer): RewrapStatus {

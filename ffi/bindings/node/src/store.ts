@@ -48,6 +48,12 @@ export interface StoreOptions {
   identityToken?: (request: IdentityRequest) => string | Uint8Array;
 }
 
+/** How a store is opened. */
+export interface OpenOptions extends StoreOptions {
+  /** What `checkpoint()` said; a store that has not come as far is refused, with `IntegrityError`. */
+  checkpoint?: string;
+}
+
 /** For whom a token is asked. */
 export interface IdentityRequest {
   /** The audience that the key's config names. */
@@ -89,12 +95,14 @@ export class Store extends Handle {
   }
 
   /** Opens a store, and lets its re-wrap jobs go on. Asks no KMS. */
-  static open(path: string, options: StoreOptions = {}): Promise<Store> {
+  static open(path: string, options: OpenOptions = {}): Promise<Store> {
     return Store.#begin('keystead_store_open', path, options);
   }
 
-  static async #begin(name: string, path: string, options: StoreOptions): Promise<Store> {
+  static async #begin(name: string, path: string, options: OpenOptions): Promise<Store> {
     const backends = options.backends ?? [];
+    // With a zero byte, so that an empty text, too, has an address.
+    const pinned = options.checkpoint === undefined ? null : Buffer.from(`${options.checkpoint}\0`, 'utf8');
     const begin = async (pointers: Pointer[]): Promise<Store> => {
       const list = Buffer.alloc(8 * Math.max(1, pointers.length));
       pointers.forEach((pointer, index) => list.writeBigUInt64LE(pointer, 8 * index));
@@ -110,8 +118,10 @@ export class Store extends Handle {
         kms_attempts_max: options.kmsAttemptsMax ?? 0,
         rewrap_batch: options.rewrapBatch ?? 0,
         identity_token: options.identityToken ? minter(options.identityToken) : null,
+        checkpoint_json: address(pinned),
+        checkpoint_json_len: pinned === null ? 0 : pinned.length - 1,
       });
-      const held = [list];
+      const held = [list, pinned];
       try {
         return new Store(await produced(name, ...text(path), given), path);
       } finally {
@@ -170,6 +180,19 @@ export class Store extends Handle {
       after = zeroTerminated(now('keystead_organization_list_next', found));
       yield* items('keystead_organization_list', 'keystead_organization_info', found, organizationInfo);
     } while (after !== undefined);
+  }
+
+  /**
+   * How far every organization of the store has come, as JSON. Kept where whoever can write the store cannot write, and given to
+   * `open`, it has a store that was rolled back refused.
+   */
+  async checkpoint(): Promise<string> {
+    const taken = await this.produced('keystead_checkpoint_take');
+    try {
+      return zeroTerminated(now('keystead_checkpoint_json', taken)) ?? '';
+    } finally {
+      now('keystead_checkpoint_free', taken);
+    }
   }
 
   /**

@@ -2,11 +2,23 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { copyFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { Backend, ConfigError, ConflictError, FaultError, NotFoundError, OutageError, Store, pluginDigest } from 'keystead';
+import {
+  Backend,
+  CallerError,
+  ConfigError,
+  ConflictError,
+  FaultError,
+  IntegrityError,
+  NotFoundError,
+  OutageError,
+  Store,
+  pluginDigest,
+} from 'keystead';
 import { all, fresh, plugin, scratch } from './shared.js';
 
 test('the first key that is brought takes over everything', async (t) => {
@@ -47,6 +59,60 @@ test('keys are rotated and disabled', async (t) => {
   assert.equal((await acme.get('a')).value.toString(), '1');
   await assert.rejects(acme.keys.rotate('second'), (error) => error instanceof ConflictError && error.code === 'KEY_REFUSED');
   await assert.rejects(acme.rewrapJob(), (error) => error instanceof NotFoundError && error.code === 'NO_JOB');
+});
+
+test('a second key wraps every live epoch, and is removed', async (t) => {
+  const { acme } = await fresh(t);
+  await acme.put('a', '1');
+  await (await acme.keys.add('acme-cmk', 'customer-kms')).wait();
+  await acme.keys.add('paris', 'customer-kms');
+  assert.equal(await acme.keys.second(), undefined);
+  await assert.rejects(acme.keys.setSecond('acme-cmk'), (error) => error.code === 'KEY_REFUSED');
+  await (await acme.keys.setSecond('paris')).wait();
+  assert.deepEqual(await acme.keys.second(), { key: 'paris', eitherOpens: false, wrapped: 1, missing: 0 });
+  await (await acme.keys.rotate('acme-cmk')).wait();
+  assert.deepEqual((await acme.epochs()).at(-1).wrappedBy.map((wrap) => wrap.key), ['acme-cmk', 'paris']);
+  await acme.keys.removeSecond();
+  await (await acme.keys.setSecond('paris', { eitherOpens: true })).wait();
+  assert.equal((await acme.keys.second()).eitherOpens, true);
+  await acme.keys.removeSecond();
+  assert.equal(await acme.keys.second(), undefined);
+});
+
+test('a plugin that waits for its first use is refused there, and the others are not concerned', async (t) => {
+  const directory = scratch(t);
+  const right = await pluginDigest(plugin());
+  await assert.rejects(Backend.load(plugin(), { digest: right, atFirstUse: true }), CallerError);
+  const late = (name, digest) =>
+    Backend.load(plugin(), { digest, name, settings: { keyring: join(directory, 'late.keyring') }, atFirstUse: true });
+  const backends = [
+    await Backend.managed(join(directory, 'app.keyring')),
+    await late('wrong', '00'.repeat(32)),
+    await late('right', right),
+  ];
+  assert.deepEqual(backends[2].description, {});
+  const store = await Store.create(join(directory, 'late.keystead'), { backends });
+  t.after(() => store.close());
+  const acme = await store.createOrganization('acme');
+  const refused = (error) => error instanceof ConfigError && error.code === 'KMS_INVALID_CONFIG';
+  await assert.rejects(acme.keys.add('cmk', 'wrong'), refused);
+  await (await acme.keys.add('cmk', 'right')).wait();
+});
+
+test('a store that was rolled back is refused by its checkpoint', async (t) => {
+  const { directory, path, given, store, acme } = await fresh(t);
+  const old = join(directory, 'old.keystead');
+  await acme.put('a', '1');
+  await store.close();
+  copyFileSync(path, old);
+  const again = await Store.open(path, given);
+  await (await again.organization('acme')).put('a', '2');
+  const checkpoint = await again.checkpoint();
+  await again.close();
+  await (await Store.open(path, { ...given, checkpoint })).close();
+  const refused = (error) => error instanceof IntegrityError && error.code === 'BEHIND_CHECKPOINT';
+  await assert.rejects(Store.open(old, { ...given, checkpoint }), refused);
+  await assert.rejects(Store.open(path, { ...given, checkpoint: '' }), CallerError);
 });
 
 test('a job is done here when nothing goes on in the background', async (t) => {

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -70,6 +71,30 @@ def test_keys_are_rotated_and_disabled(acme: Organization) -> None:
     assert missing.value.code is Code.NO_JOB
 
 
+def test_a_second_key_wraps_every_live_epoch_and_is_removed(acme: Organization) -> None:
+    acme.put("a", b"1")
+    acme.keys.add("acme-cmk", "customer-kms").wait(60)
+    acme.keys.add("paris", "customer-kms")
+    assert acme.keys.second() is None
+    with pytest.raises(keystead.ConflictError) as refused:
+        acme.keys.set_second("acme-cmk")
+    assert refused.value.code is Code.KEY_REFUSED
+    acme.keys.set_second("paris").wait(60)
+    assert acme.keys.second() == keystead.SecondKey("paris", False, 1, 0, None, None)
+    assert [wrap.key for wrap in acme.epochs()[-1].wrapped_by] == ["acme-cmk", "paris"]
+    acme.keys.rotate("acme-cmk").wait(60)
+    assert [wrap.key for wrap in acme.epochs()[-1].wrapped_by] == ["acme-cmk", "paris"]
+    acme.keys.remove_second()
+    acme.keys.set_second("paris", either_opens=True).wait(60)
+    second = acme.keys.second()
+    assert second is not None and second.either_opens
+    assert {key.name: key.state for key in acme.keys}["paris"] is KeyState.SECOND_EITHER
+    acme.keys.remove_second()
+    assert acme.keys.second() is None
+    with pytest.raises(keystead.CallerError):
+        acme.keys.remove_second()
+
+
 def test_a_job_is_done_here_when_nothing_goes_on_in_the_background(
     tmp_path: Path, managed: keystead.Backend, customer: keystead.Backend
 ) -> None:
@@ -102,6 +127,24 @@ def test_the_audit_trail_tells_who_did_what(acme: Organization) -> None:
     assert list(acme.audit(last.sequence - 1)) == [last]
 
 
+def test_a_store_that_was_rolled_back_is_refused_by_its_checkpoint(tmp_path: Path, managed: keystead.Backend) -> None:
+    path, old = tmp_path / "pinned.keystead", tmp_path / "old.keystead"
+    with Store.create(path, backends=[managed]) as store:
+        acme = store.create_organization("acme")
+        acme.put("a", b"1")
+    shutil.copy(path, old)
+    with Store.open(path, backends=[managed]) as store:
+        store.organization("acme").put("a", b"2")
+        pinned = store.checkpoint()
+    with Store.open(path, backends=[managed], checkpoint=pinned) as store:
+        assert store.organization("acme").get("a").version == 2
+    with pytest.raises(keystead.IntegrityError) as refused:
+        Store.open(old, backends=[managed], checkpoint=pinned)
+    assert refused.value.code is Code.BEHIND_CHECKPOINT
+    with pytest.raises(keystead.CallerError):
+        Store.open(path, backends=[managed], checkpoint="")
+
+
 def test_a_store_is_verified(store: Store, acme: Organization) -> None:
     acme.put("a", b"1")
     told: list[int] = []
@@ -125,6 +168,28 @@ def test_a_plugin_of_another_digest_does_not_run(plugin: str) -> None:
         keystead.Backend.load(plugin)
     with pytest.raises(ValueError):
         keystead.Backend.load(plugin, digest="00")
+
+
+def test_a_plugin_that_waits_for_its_first_use_is_refused_there_and_the_others_are_not_concerned(
+    plugin: str, tmp_path: Path, managed: keystead.Backend
+) -> None:
+    settings = {"keyring": str(tmp_path / "customer.keyring")}
+    right = keystead.plugin_digest(plugin)
+    with pytest.raises(ValueError):
+        keystead.Backend.load(plugin, digest=right, at_first_use=True)
+    late = [
+        keystead.Backend.load(plugin, digest=digest, name=name, settings=settings, at_first_use=True)
+        for name, digest in (("wrong", "00" * 32), ("right", right))
+    ]
+    assert (late[1].name, late[1].description) == ("right", {})
+    with Store.create(tmp_path / "late.keystead", backends=[managed, *late]) as store:
+        acme = store.create_organization("acme")
+        acme.put("a", b"1")
+        with pytest.raises(keystead.ConfigError, match="step 4, digest") as refused:
+            acme.keys.add("cmk", "wrong")
+        assert refused.value.code is Code.KMS_INVALID_CONFIG
+        acme.keys.add("cmk", "right").wait(60)
+        assert acme.get("a").value == b"1"
 
 
 def test_a_plugin_says_what_it_is(customer: keystead.Backend) -> None:

@@ -30,12 +30,16 @@ class Backend(Handle):
         size_max_bytes: int = 0,
         name: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        at_first_use: bool = False,
     ) -> Backend:
         """Loads a plugin after checking its path, owners, modes and digest; nothing of one that fails there runs.
 
         `path` is absolute. `digest` is the BLAKE3 digest of the allowed bytes as `b3sum` prints it, or as 32 bytes, or
         several of them. `name` is what stored keys refer to; without, the backend's own name. `settings` are the
         application's, trusted and never stored. `size_max_bytes`: a larger file is refused; 0 for 512 MiB.
+
+        `at_first_use`: it is loaded when a key of it is first used, not now, and needs a name; of many that are
+        registered, those that no key needs cost nothing. What refuses it is then the error of that use.
 
         Raises `ConfigError` with the step at which it was refused, and why.
         """
@@ -52,6 +56,7 @@ class Backend(Handle):
         options.name, options.settings_json = held
         options.dangerously_without_digest = dangerously_without_digest
         options.size_max_bytes = size_max_bytes
+        options.at_first_use = at_first_use
         encoded = os.fsencode(path)
         return cls(produced(lib.keystead_backend_load, "keystead_backend **", encoded, len(encoded), options))
 
@@ -94,7 +99,8 @@ class Backend(Handle):
 
     @property
     def description(self) -> dict[str, Any]:
-        """What it says about itself: its own name, version, limits, schemas."""
+        """What it says about itself: its own name, version, limits, schemas. Nothing for a plugin that is loaded at its
+        first use."""
         text = ffi.string(lib.keystead_backend_description_json(self._handle))
         return json.loads(text)  # type: ignore[no-any-return]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keystead._native import ffi, lib
 from keystead.errors import taken as taken_error
-from keystead.handle import Family, Handle, closed, given, optional_text, produced, struct
+from keystead.handle import Family, Handle, call, closed, given, optional_text, produced, struct
 from keystead.records import (
     AuditHead,
     AuditRecord,
@@ -17,6 +17,7 @@ from keystead.records import (
     KeyInfo,
     RewrapStatus,
     Secret,
+    SecondKey,
     SecretInfo,
     VersionInfo,
     audit_head,
@@ -24,6 +25,7 @@ from keystead.records import (
     epoch,
     items,
     key_info,
+    second_key,
     secret_info,
     version_info,
 )
@@ -326,6 +328,30 @@ class Keys:
     def retarget(self, name: str) -> RewrapJob:
         """Gives the running re-wrap job another target."""
         return self._job(lib.keystead_key_retarget, *given(name))
+
+    def set_second(self, name: str, *, either_opens: bool = False) -> RewrapJob:
+        """Makes a registered key the second key: it wraps every live epoch as well, now and from now on. While one of
+        the two KMSs is out of reach, the other opens everything.
+
+        Revoking either key is honoured, as far as it is the one that is asked. With `either_opens` it is not: **then
+        both must be revoked to take the data away.** The job moves nothing, and is done when every live epoch is wrapped
+        by both.
+        """
+        return self._job(lib.keystead_key_set_second, *given(name), int(either_opens))
+
+    def remove_second(self) -> None:
+        """The second key is one like the others again, and opens nothing: its wraps are erased. Asks no KMS."""
+        self._organization._call(lib.keystead_key_remove_second)
+
+    def second(self) -> SecondKey | None:
+        """The second key, and how it stands; `None` where there is none. Asks no KMS."""
+        found = self._organization._produced(lib.keystead_second_key_read, "keystead_second_key **")
+        if found == ffi.NULL:
+            return None
+        held = ffi.gc(found, lib.keystead_second_key_free)
+        standing = struct("keystead_second_key_status")
+        call(lib.keystead_second_key_look, held, standing)
+        return second_key(standing)
 
     def probe(self, name: str) -> None:
         """Asks the KMS of a key now, by wrapping and unwrapping random bytes: three KMS calls."""

@@ -171,6 +171,34 @@ class KeyInfo:
 
 
 @dataclass(frozen=True)
+class StandingIn:
+    """One key serves because another does not answer."""
+
+    key: str
+    """The one that serves."""
+    since: datetime
+    because: str
+    """What the other one met, in the words of the error."""
+
+
+@dataclass(frozen=True)
+class SecondKey:
+    """An organization's second key, and how far it has come."""
+
+    key: str
+    either_opens: bool
+    """True when revoking one of the two keys is not enough: the other opens the epochs alone."""
+    wrapped: int
+    """Live epochs that it wraps."""
+    missing: int
+    """Live epochs that it does not wrap yet; the organization's re-wrap job goes on until there are none."""
+    blocked: str | None
+    """Why the job waits, if it does."""
+    standing_in: StandingIn | None
+    """Set while one key serves because another does not answer, as this process last saw it."""
+
+
+@dataclass(frozen=True)
 class WrappedBy:
     """A registered key that wraps an epoch, and the KMS's own id of it."""
 
@@ -345,6 +373,21 @@ def key_info(item: Any) -> KeyInfo:
         state=_known(KeyState, item.state),
         is_default=bool(item.is_default),
         created_at=_time(item.created_at_ms),
+    )
+
+
+def second_key(item: Any) -> SecondKey:
+    standing_in = None
+    if item.standing_in_since_ms:
+        because = text(item.standing_in_because)
+        standing_in = StandingIn(text(item.standing_in), _time(item.standing_in_since_ms), because)
+    return SecondKey(
+        key=text(item.key),
+        either_opens=bool(item.either_opens),
+        wrapped=item.wrapped,
+        missing=item.missing,
+        blocked=optional_text(item.blocked),
+        standing_in=standing_in,
     )
 
 

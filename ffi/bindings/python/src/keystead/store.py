@@ -106,8 +106,12 @@ class Store(Handle):
         rewrap_batch: int = 0,
         wraps_per_epoch_max: int = 0,
         identity_token: IdentityToken | None = None,
+        checkpoint: str | None = None,
     ) -> Self:
-        """Opens a store, and lets its re-wrap jobs go on. Asks no KMS. The options are those of `create`."""
+        """Opens a store, and lets its re-wrap jobs go on. Asks no KMS. The options are those of `create`, and
+
+        - `checkpoint`: what `Store.checkpoint` said; a store that has not come as far raises `IntegrityError`.
+        """
         options, held = _options(**{name: value for name, value in locals().items() if name not in ("cls", "path")})
         return cls._begin(lib.keystead_store_open, path, options, held)
 
@@ -173,6 +177,13 @@ class Store(Handle):
                 return
             after = ffi.string(following).decode()
 
+    def checkpoint(self) -> str:
+        """How far every organization of the store has come, as JSON. Kept where whoever can write the store cannot
+        write, and given to `open`, it has a store that was rolled back refused."""
+        pointer = self._produced(lib.keystead_checkpoint_take, "keystead_checkpoint **")
+        taken = ffi.gc(pointer, lib.keystead_checkpoint_free)
+        return ffi.string(lib.keystead_checkpoint_json(taken)).decode()  # type: ignore[no-any-return]
+
     def verify(self, *, open_values: bool = False, progress: Callable[[int], object] | None = None) -> VerifyReport:
         """Checks the whole store: every page, row, chain and count; with `open_values` also that every value opens,
         which asks the KMS of every live epoch. `progress` is told how many rows were looked at so far.
@@ -231,6 +242,7 @@ def _options(
     backends: Iterable[Backend | KeyBackend],
     background_rewrap: bool,
     identity_token: IdentityToken | None,
+    checkpoint: str | None = None,
     **numbers: int,
 ) -> tuple[Any, list[Any]]:
     """The options of the library, and what they point to."""
@@ -246,7 +258,9 @@ def _options(
         _minters.append(handle)
         options.identity_token = lib.keystead_py_identity_token
         options.identity_context = handle
-    return options, [array, given_backends]
+    pinned = ffi.NULL if checkpoint is None else ffi.from_buffer("char[]", checkpoint.encode())
+    options.checkpoint_json, options.checkpoint_json_len = pinned, 0 if checkpoint is None else len(pinned)
+    return options, [array, given_backends, pinned]
 
 
 # What mints tokens lives as long as the process, as the library asks for.

@@ -18,8 +18,12 @@ use keystead_ffi::keys::{
     keystead_key_list_len, keystead_key_list_read, keystead_key_probe, keystead_key_retarget,
     keystead_key_rotate, keystead_key_set_default,
 };
+use keystead_ffi::organization::keystead_organization;
 use keystead_ffi::rewrap::{
     keystead_rewrap_job_free, keystead_rewrap_job_open, keystead_rewrap_run_here, keystead_rewrap_wait,
+};
+use keystead_ffi::second::{
+    keystead_key_remove_second, keystead_key_set_second, keystead_second_key_free, keystead_second_key_read,
 };
 use keystead_ffi::store::keystead_store_forget_epoch_keys;
 use keystead_ffi::verify::{
@@ -37,11 +41,15 @@ impl World {
         let other = KEYS[input.choose_index(KEYS.len())?];
         let (pointer, (name, name_len), (target, target_len)) = (self.pointer(at), text(key), text(other));
         let (backend, backend_len) = text(BACKENDS[1]);
-        let what = input.arbitrary::<u8>()? % 8;
+        let what = input.arbitrary::<u8>()? % 11;
         if what == 7 {
             // SAFETY: everything lives until the call is over.
             let told = told(|error| unsafe { keystead_key_probe(pointer, name, name_len, error) });
             self.key_change(told);
+            return Ok(());
+        }
+        if what == 10 {
+            self.remove_second(pointer);
             return Ok(());
         }
         let told = Owned::from_call(keystead_rewrap_job_free, |out| {
@@ -63,6 +71,9 @@ impl World {
                     3 => keystead_key_rotate(pointer, name, name_len, out, error),
                     4 => keystead_key_disable(pointer, name, name_len, target, target_len, out, error),
                     5 => keystead_key_disable_all(pointer, out, error),
+                    8 | 9 => {
+                        keystead_key_set_second(pointer, name, name_len, i32::from(what == 9), out, error)
+                    }
                     _ => keystead_key_retarget(pointer, name, name_len, out, error),
                 }
             })
@@ -71,6 +82,27 @@ impl World {
             keep(&mut self.jobs, job);
         }
         Ok(())
+    }
+
+    /// The second key, which is there before it is removed and is not there after.
+    fn remove_second(&self, organization: *const keystead_organization) {
+        let is_there = || {
+            let mut second = ptr::null_mut();
+            // SAFETY: a live handle, and what is read of it is freed once.
+            unsafe {
+                let read = told(|error| keystead_second_key_read(organization, &raw mut second, error));
+                let is_there = !second.is_null();
+                keystead_second_key_free(second);
+                read.is_ok() && is_there
+            }
+        };
+        let was_there = is_there();
+        // SAFETY: a live handle.
+        let told = told(|error| unsafe { keystead_key_remove_second(organization, error) });
+        if self.key_change(told).is_some() {
+            assert!(was_there, "a second key was removed that was not there");
+            assert!(!is_there(), "a second key is there after it was removed");
+        }
     }
 
     /// What is not modelled: which changes of keys go together. That none of them loses or mistakes a value is.
