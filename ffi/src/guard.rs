@@ -8,6 +8,7 @@
 
 use crate::error::keystead_error;
 use crate::error::{Failure, KEYSTEAD_FORKED, KEYSTEAD_INVALID_ARGUMENT, KEYSTEAD_OK, KEYSTEAD_TOO_LARGE};
+use crate::process;
 use crate::structs::{self, Struct};
 use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,14 +30,15 @@ pub(crate) struct Life {
 
 impl Life {
     pub(crate) fn begin() -> Arc<Self> {
+        process::keep_id();
         Arc::new(Self {
-            process: std::process::id(),
+            process: process::id(),
             panicked: AtomicBool::new(false),
         })
     }
 
     fn is_of_another_process(&self) -> bool {
-        self.process != std::process::id()
+        self.process != process::id()
     }
 
     fn check(&self, what: &str) -> Result<(), Failure> {

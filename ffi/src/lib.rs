@@ -4,6 +4,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `guard` | the seam that every exported function goes through: panics, pointers, lengths |
+//! | `process` | which process this is |
 //! | `structs` | structs that begin with their size, and grow |
 //! | `text` | text and labels on their way to C |
 //! | `error` | codes, classes, the error object |
@@ -35,6 +36,7 @@ pub mod identity;
 pub mod keys;
 mod list;
 pub mod organization;
+mod process;
 pub mod rewrap;
 pub mod second;
 pub mod secret;
