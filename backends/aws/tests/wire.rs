@@ -1,6 +1,8 @@
-//! What goes over the wire to KMS and what becomes of each answer, against a server that answers as the real one would.
+//! What goes over the wire to KMS and what becomes of each answer, against a server that answers as the real one would; in
+//! `faults`, against an emulator behind a proxy that makes faults.
 
 mod common;
+mod faults;
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;

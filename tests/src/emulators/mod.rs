@@ -1,5 +1,6 @@
 //! What stands for KMSs in tests: installing, starting and stopping it, and an owner's side of the keys in it. Here the emulators
-//! of AWS on loopback; each other peer has a file of its own, such as [`Gcp`], [`OpenBao`] and [`SoftHsm`].
+//! of AWS on loopback; each other peer has a file of its own, such as [`Gcp`], [`OpenBao`] and [`SoftHsm`]. [`Microburst`] makes
+//! faults before one of AWS's.
 //!
 //! A test gets one in a line, and is left out loudly, never silently, where there is none:
 //!
@@ -56,6 +57,7 @@ mod azure;
 mod debian;
 mod gcp;
 mod install;
+mod microburst;
 mod openbao;
 mod policy;
 mod process;
@@ -66,6 +68,7 @@ pub use azure::{Application, Azure, TENANT};
 pub use debian::{find, unpacked};
 pub use gcp::{Gcp, GoogleClient, Provider};
 pub use install::{Peer, install};
+pub use microburst::Microburst;
 pub use openbao::OpenBao;
 pub use policy::{allow, trust_account, trust_web_identity, unsigned_token};
 pub use softhsm::{SoftHsm, install_softhsm};
@@ -92,7 +95,14 @@ const AWS: Peer = Peer {
 };
 
 /// Everything that stands for a KMS in tests.
-pub const PEERS: &[&Peer] = &[&AWS, &azure::PEER, &gcp::GCP, &openbao::PEER, &softhsm::SOFTHSM];
+pub const PEERS: &[&Peer] = &[
+    &AWS,
+    &azure::PEER,
+    &gcp::GCP,
+    &microburst::PEER,
+    &openbao::PEER,
+    &softhsm::SOFTHSM,
+];
 
 /// Which emulator; they enforce different things, see [the module](self).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -84,7 +84,8 @@ impl Process {
         let who = this.facts["peer"]
             .as_str()
             .unwrap_or("a peer that does not say its version");
-        notes::tested_with(peer.name, who);
+        // A proxy says whose peer stands behind it.
+        notes::tested_with(this.text("backend").unwrap_or(peer.name), who);
         Ok(this)
     }
 
