@@ -6,8 +6,9 @@
 //! target/release/plugin-figures target/release/libkeystead_aws_kms.so …
 //! ```
 //!
-//! Each one is loaded in a process of its own, and a wrap is tried: by the managed key's plugin on a keyring of its own, by the
-//! others on a port where nobody answers, so that their runtimes are started. `cargo xtask plugins` builds and runs all.
+//! Each one is loaded in a process of its own, and used for a wrap: the managed key's on a keyring of its own, that of PKCS#11 on a
+//! token of SoftHSM's, the others on a port where nobody answers, so that their runtimes and clients are started. `cargo xtask
+//! plugins` builds and runs all.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for people")]
 #![allow(clippy::disallowed_methods, reason = "it measures how long loading takes")]
@@ -17,6 +18,7 @@ use keystead_backend::{
     BackendError, Call, Context, ErrorCode, Host, KeyBackend, LockedBytes, LogLevel, OpenRequest,
 };
 use keystead_loader::{Plugin, PluginSource};
+use keystead_tests::emulators::SoftHsm;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -58,12 +60,22 @@ fn measure(plugin: &Path) -> anyhow::Result<()> {
         Ok(status) if status.success() => std::fs::metadata(&stripped)?.len(),
         _ => bail!("`strip` is needed, to say a size that does not depend on debug information"),
     };
+    // Before anything is measured: what belongs to no plugin is set up here.
+    let hsm = is_pkcs11(&plugin).then(|| SoftHsm::shared_or_skip("figures of the plugin of PKCS#11"));
+    let hsm = hsm.flatten();
     let before = (resident_kib()?, threads()?);
     let began = Instant::now();
     let loaded = Plugin::load(&PluginSource::new(&plugin).dangerously_without_digest())?;
     let took = began.elapsed();
     let name = loaded.description().name.clone();
-    let (config, settings) = given(&name, scratch.path());
+    let (config, settings) = match &hsm {
+        Some(hsm) => {
+            hsm.owner("generate", &json!({ "label": "figures", "id": "01" }))?;
+            let config = json!({ "token": SoftHsm::TOKEN, "key_label": "figures" });
+            (config, hsm.settings())
+        }
+        None => given(&name, scratch.path())?,
+    };
     let opened = loaded.open(OpenRequest {
         settings: &settings.to_string(),
         config: &config.to_string(),
@@ -72,12 +84,16 @@ fn measure(plugin: &Path) -> anyhow::Result<()> {
     let used = match opened {
         Ok(key) => {
             // Whether it succeeds does not matter: whatever it needs is there afterwards.
-            let _ = key.wrap(
+            let outcome = key.wrap(
                 &Call::with_timeout(Duration::from_secs(2)),
                 &Context::new([("epoch", "1")]),
                 &[7; 32],
             );
             let used = (resident_kib()?, threads()?);
+            match outcome {
+                Ok(_) => eprintln!("{name}: wrapped"),
+                Err(error) => eprintln!("{name}: {error}"),
+            }
             drop(key);
             used
         }
@@ -98,16 +114,43 @@ fn measure(plugin: &Path) -> anyhow::Result<()> {
 }
 
 /// A config and settings with which a call goes as far as it can without a KMS.
-fn given(name: &str, scratch: &Path) -> (Value, Value) {
+fn given(name: &str, scratch: &Path) -> anyhow::Result<(Value, Value)> {
     let nobody = "http://127.0.0.1:9";
-    match name {
+    let token = scratch.join("token");
+    std::fs::write(&token, "e30.e30.e30")?;
+    Ok(match name {
         "managed" => (json!({}), json!({ "keyring": scratch.join("a.keyring") })),
         "aws-kms" => (
             json!({ "key_arn": "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab" }),
             json!({ "endpoint_url": nobody, "access_key_id": "none", "secret_access_key": "none" }),
         ),
-        _ => (json!({}), json!({})),
-    }
+        "azure-key-vault" => (
+            json!({
+                "key_id": "https://acme.vault.azure.net/keys/k", "tenant_id": "72f988bf-86f1-41af-91ab-2d7cd011db47",
+                "client_id": "0f9b7e31-5d27-4d0c-8f1e-6a2b3c4d5e6f", "workload_identity": { "token_file": true },
+            }),
+            json!({ "vault_address": "127.0.0.1:9", "token_file": token }),
+        ),
+        "gcp-kms" => (
+            json!({
+                "key_name": "projects/p/locations/global/keyRings/r/cryptoKeys/k",
+                "workload_identity_provider": "projects/1/locations/global/workloadIdentityPools/pool/providers/provider",
+                "web_identity": { "token_file": true },
+            }),
+            json!({ "endpoint_url": nobody, "sts_token_url": nobody, "token_file": token }),
+        ),
+        "transit" => (
+            json!({ "key": "k" }),
+            json!({ "address": nobody, "vault_token_file": token }),
+        ),
+        other => bail!("it is not known how {other} is used; say it here"),
+    })
+}
+
+fn is_pkcs11(plugin: &Path) -> bool {
+    plugin
+        .file_name()
+        .is_some_and(|name| name.to_string_lossy().contains("pkcs11"))
 }
 
 fn resident_kib() -> anyhow::Result<u64> {
