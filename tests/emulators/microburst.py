@@ -30,7 +30,7 @@ def main():
     end_with_parent()
     listening = socket.create_server(("127.0.0.1", 0))
     peer = f"microburst {importlib.metadata.version('microburst')}"
-    print(json.dumps({"peer": peer, "backend": "aws", "port": listening.getsockname()[1]}), flush=True)
+    print(json.dumps({"peer": peer, "backend": "aws-kms", "port": listening.getsockname()[1]}), flush=True)
     app = make_app(Microburst(sys.argv[1], resign=False))
     web.run_app(app, sock=listening, print=None, access_log=None)
 
