@@ -51,7 +51,7 @@ mod crypto;
 mod env;
 mod error;
 mod keyring;
-mod left_out;
+mod measured;
 mod mutant;
 mod names;
 mod options;
@@ -74,7 +74,7 @@ pub use keyring::registry::{Backend, IdentityProvider, IdentityRequest};
 pub use keyring::second::{SecondKey, StandingIn};
 pub use keystead_backend as backend;
 #[cfg(keystead_measured)]
-pub use left_out::{Part, leave_out};
+pub use measured::{Part, leave_out};
 #[cfg(keystead_mutants)]
 pub use mutant::MUTANTS;
 pub use names::{

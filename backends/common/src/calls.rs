@@ -339,14 +339,19 @@ mod tests {
     fn work_that_blocks_is_left_at_the_deadline_and_learns_that_nobody_waits() {
         let (calls, interrupts) = (Calls::new("keystead-test"), Interrupts::default());
         let (told, tells) = std::sync::mpsc::channel();
+        let (left, is_left) = std::sync::mpsc::channel::<()>();
         let call = Call::with_timeout(Duration::from_millis(60));
         let error = calls
             .run_blocking(&call, &interrupts, "unwrapping", move |remaining| {
                 let waited_for = remaining.sleep(Duration::from_secs(60));
+                // It ends after the caller has gone: at the deadline itself either of the two may be the first, and then the
+                // call has an answer.
+                let _ = is_left.recv_timeout(Duration::from_secs(10));
                 told.send((waited_for, remaining.is_over())).unwrap();
                 Ok(())
             })
             .unwrap_err();
+        drop(left);
         assert_eq!(error.code, ErrorCode::Timeout);
         assert_eq!(
             tells.recv_timeout(Duration::from_secs(10)).unwrap(),
@@ -358,6 +363,7 @@ mod tests {
     fn work_that_blocks_learns_of_an_interrupt() {
         let (calls, interrupts) = (Calls::new("keystead-test"), Interrupts::default());
         let (told, tells) = std::sync::mpsc::channel();
+        let (left, is_left) = std::sync::mpsc::channel::<()>();
         std::thread::scope(|scope| {
             let call = Call::with_timeout(Duration::from_secs(60));
             let (calls, interrupts) = (&calls, &interrupts);
@@ -365,6 +371,8 @@ mod tests {
                 calls.run_blocking(&call, interrupts, "unwrapping", move |remaining| {
                     told.send(true).unwrap();
                     told.send(remaining.sleep(Duration::from_secs(60))).unwrap();
+                    // It ends after the caller has gone, as above.
+                    let _ = is_left.recv_timeout(Duration::from_secs(10));
                     Ok(())
                 })
             });
@@ -372,6 +380,7 @@ mod tests {
             interrupts.interrupt();
             assert!(!tells.recv_timeout(Duration::from_secs(10)).unwrap());
             assert_eq!(running.join().unwrap().unwrap_err().code, ErrorCode::Cancelled);
+            drop(left);
         });
     }
 

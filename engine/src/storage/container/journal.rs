@@ -49,7 +49,7 @@ use super::disk::CheckedDisk;
 use super::error::ContainerError;
 use super::geometry::{BLOCK_BYTES, JOURNAL_BYTES, JOURNAL_OFFSET, SECTOR_BYTES, array};
 use super::tags::Tags;
-use crate::left_out::{Part, is_left_out};
+use crate::measured::{Part, is_left_out};
 use crate::mutant::{Mutant, planted};
 
 const MAGIC: [u8; 4] = *b"KJRN";

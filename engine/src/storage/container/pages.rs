@@ -12,7 +12,7 @@ use super::Inner;
 use super::error::ContainerError;
 use super::geometry::{BLOCK_BYTES, BLOCKS_PER_SEGMENT, Layout, PAGE_BLOCKS_MAX, SECTOR_BYTES, TAG_BYTES};
 use super::page_check;
-use crate::left_out::{Part, is_left_out};
+use crate::measured::{Part, is_left_out};
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 const SECTOR: usize = SECTOR_BYTES as usize;
