@@ -20,6 +20,8 @@ const SELECTION: [&str; 4] = ["--workspace", "--exclude", "keystead-bench", "--a
 /// Tests that need an emulator read the first; whatever leaves something out notes it in the file that the second one names.
 const SKIP_EMULATORS: &str = "KEYSTEAD_SKIP_EMULATORS";
 const LEFT_OUT_FILE: &str = "KEYSTEAD_LEFT_OUT_FILE";
+/// Tests that load a plugin of this workspace build it first, unless they are told that it is there.
+const ALL_IS_BUILT: &str = "KEYSTEAD_ALL_IS_BUILT";
 /// What tests tell beside that stands in the file that this one names: see `tests/src/notes.rs`.
 const NOTES_FILE: &str = "KEYSTEAD_NOTES_FILE";
 
@@ -82,7 +84,7 @@ fn run_all(skip_emulators: bool, fuzz_seconds: u64, report: &mut Report) -> anyh
     left_out.tell(tests.args(SELECTION));
     let notes = target_directory()?.join("notes-of-tests");
     fs::write(&notes, "").with_context(|| format!("emptying {}", notes.display()))?;
-    tests.env(NOTES_FILE, &notes);
+    tests.env(NOTES_FILE, &notes).env(ALL_IS_BUILT, "1");
     let (tally, count, reasons) = left_out.counted(report.watch(runner, &mut tests)?)?;
     report.left_out.extend(reasons);
     report.read_notes(&fs::read_to_string(&notes)?);
