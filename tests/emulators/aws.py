@@ -5,6 +5,8 @@ Usage: aws.py moto|ministack
 The first line on standard output that begins with "{" is JSON: "peer", the emulator's name and version, "port" for plain
 HTTP, and from ministack also "https_port" and "certificate", the PEM text of a certificate for 127.0.0.1 that is made anew each time. The process ends when whoever started it goes away, however that
 happens: the pipe on its standard input then closes.
+
+moto is corrected in one place, Decrypt with a KeyId: see `correct_decrypt`. Everything else is as it comes.
 """
 
 import datetime
@@ -31,10 +33,42 @@ def end_with_parent():
     threading.Thread(target=wait, daemon=True).start()
 
 
+def correct_decrypt():
+    """Has moto's Decrypt refuse a blob of another key by the errors of AWS's reference
+    (https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html).
+
+    A blob of moto's begins with its key's id in clear. Where that is not the key that was asked for, moto says AccessDeniedException,
+    which AWS says of grants alone. The reference has, for "the specified KMS key cannot decrypt the data" since the blob is another
+    key's, IncorrectKeyException; and for a blob that is "corrupted, missing, or otherwise invalid", InvalidCiphertextException. A blob
+    whose id is no key's is such a one. Without a KeyId nothing is changed: there AWS says AccessDeniedException, too.
+    """
+    from moto.core.exceptions import JsonRESTError
+    from moto.kms.exceptions import AccessDeniedException, InvalidCiphertextException
+    from moto.kms.models import KmsBackend
+
+    as_it_comes = KmsBackend.decrypt
+
+    def decrypt(self, ciphertext_blob, encryption_context, key_id=None):
+        if key_id is not None:
+            asked = self.any_id_to_key_id(key_id).encode()
+            of_another = any(ciphertext_blob.startswith(key.encode()) for key in self.keys if key.encode() != asked)
+            if of_another:
+                raise JsonRESTError("IncorrectKeyException", "The key ID in the request does not identify a CMK that can perform this operation.")
+        try:
+            return as_it_comes(self, ciphertext_blob, encryption_context, key_id)
+        except AccessDeniedException:
+            if key_id is None:
+                raise
+            raise InvalidCiphertextException() from None
+
+    KmsBackend.decrypt = decrypt
+
+
 def serve_moto():
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
+    correct_decrypt()
     # Connections stay open between requests, as with AWS.
     WSGIRequestHandler.protocol_version = "HTTP/1.1"
     server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)

@@ -6,7 +6,7 @@ Usage: azure.py serve    serves until its standard input closes
 Requests are read and answers are written through the models of Microsoft's package azure-keyvault-keys, which are made from the
 published definition of the REST interface. Keys are real ones, of the package cryptography.
 
-`serve` prints one line of JSON: "https_port", where vaults and Entra ID answer by their names on one port; "certificate", the PEM text
+`serve` prints one line of JSON: "peer", what this is and the version of what it is built on; "https_port", where vaults and Entra ID answer by their names on one port; "certificate", the PEM text
 of the authority that has certified those names; "port", plain HTTP, for the owner's side (POST /control/<action>) and for managed
 identities (GET /msi/token).
 
@@ -17,6 +17,7 @@ disabled RSA key works, and unwrapping does not. Texts of errors have line ends 
 
 import base64
 import datetime
+import importlib.metadata
 import ipaddress
 import json
 import os
@@ -531,7 +532,9 @@ def serve():
     services.socket = context.wrap_socket(services.socket, server_side=True, do_handshake_on_connect=False)
     owners = ThreadingHTTPServer(("127.0.0.1", 0), OwnersSide)
     threading.Thread(target=services.serve_forever, daemon=True).start()
-    print(json.dumps({"port": owners.server_port, "https_port": services.server_port, "certificate": authority}), flush=True)
+    peer = f"a server on Microsoft's published models (azure-keyvault-keys {importlib.metadata.version('azure-keyvault-keys')})"
+    ports = {"port": owners.server_port, "https_port": services.server_port}
+    print(json.dumps({"peer": peer, **ports, "certificate": authority}), flush=True)
     owners.serve_forever()
 
 

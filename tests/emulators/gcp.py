@@ -7,12 +7,14 @@ messages and answered from them, so that a field or a path that Google does not 
 checksums are enforced; texts of errors are those of the real service as far as they are known. What it is not: Google's
 code. The ciphertext's shape is its own, a change takes effect at once, and quotas are those that a test sets.
 
-The first line on standard output is JSON: "port" and "owner_token", with which one may do anything. Under /control/ a
+The first line on standard output is JSON: "peer", what this is and the version of what it is built on, "port", and "owner_token",
+with which one may do anything. Under /control/ a
 test has it issue tokens, fail or lie (see Control). The process ends when its standard input closes.
 """
 
 import base64
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -664,5 +666,6 @@ if __name__ == "__main__":
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     owner_token = next(iter(Handler.world.tokens))
-    print(json.dumps({"port": server.server_port, "owner_token": owner_token}), flush=True)
+    peer = f"a server on Google's published definitions (google-cloud-kms {importlib.metadata.version('google-cloud-kms')})"
+    print(json.dumps({"peer": peer, "port": server.server_port, "owner_token": owner_token}), flush=True)
     server.serve_forever()

@@ -2,8 +2,8 @@
 
 Usage: microburst.py URL, of what stands behind it, such as http://127.0.0.1:5555
 
-The first line on standard output that begins with "{" is JSON: "peer", its name and version, "backend",
-which it is a peer of, and "port". Rules are set, and what they did is read, under /_microburst/ on the same port.
+The first line on standard output that begins with "{" is JSON: "peer", its name and version,
+and "port". Rules are set, and what they did is read, under /_microburst/ on the same port.
 """
 
 import importlib.metadata
@@ -30,7 +30,7 @@ def main():
     end_with_parent()
     listening = socket.create_server(("127.0.0.1", 0))
     peer = f"microburst {importlib.metadata.version('microburst')}"
-    print(json.dumps({"peer": peer, "backend": "aws-kms", "port": listening.getsockname()[1]}), flush=True)
+    print(json.dumps({"peer": peer, "port": listening.getsockname()[1]}), flush=True)
     app = make_app(Microburst(sys.argv[1], resign=False))
     web.run_app(app, sock=listening, print=None, access_log=None)
 

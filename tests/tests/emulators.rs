@@ -79,7 +79,14 @@ fn moto_refuses_damage_and_other_keys_but_no_state() {
         decrypt(&owner, &key, &with_last_byte_changed(&blob), &context),
         "InvalidCiphertextException",
     );
-    refused_as(decrypt(&owner, &other, &blob, &context), "AccessDeniedException");
+    // A blob of moto's begins with its key's id.
+    let mut unnamed = STANDARD.decode(&blob).unwrap();
+    unnamed[0] ^= 1;
+    refused_as(
+        decrypt(&owner, &key, &STANDARD.encode(unnamed), &context),
+        "InvalidCiphertextException",
+    );
+    refused_as(decrypt(&owner, &other, &blob, &context), "IncorrectKeyException");
     owner.disable_key(&key).unwrap();
     assert!(
         decrypt(&owner, &key, &blob, &context).is_ok(),

@@ -22,6 +22,7 @@ use super::{SKIP_VARIABLE, is_skipped};
 
 pub(super) const PEER: Peer = Peer {
     name: "azure",
+    backend: "azure-key-vault",
     requirements: include_str!("../../emulators/azure.txt"),
     program: include_str!("../../emulators/azure.py"),
 };

@@ -34,6 +34,7 @@ use super::{SKIP_VARIABLE, is_skipped};
 /// What stands for Google Cloud KMS.
 pub(super) const GCP: Peer = Peer {
     name: "gcp",
+    backend: "gcp-kms",
     requirements: include_str!("../../emulators/gcp.txt"),
     program: include_str!("../../emulators/gcp.py"),
 };

@@ -12,6 +12,8 @@ use anyhow::{Context, bail};
 pub struct Peer {
     /// Its name; its two files are `<name>.py` and `<name>.txt`.
     pub name: &'static str,
+    /// The backend whose peer it is; before which it stands, for a proxy.
+    pub backend: &'static str,
     /// The Python packages that it runs on, every one pinned, as pip reads them.
     pub requirements: &'static str,
     /// The program. It announces its facts as one line of JSON, and ends when its standard input closes.

@@ -12,6 +12,7 @@ use super::{Emulator, SKIP_VARIABLE};
 /// The proxy.
 pub(super) const PEER: Peer = Peer {
     name: "microburst",
+    backend: "aws-kms",
     requirements: include_str!("../../emulators/microburst.txt"),
     program: include_str!("../../emulators/microburst.py"),
 };

@@ -27,7 +27,7 @@
 //! | --- | --- | --- |
 //! | wrong encryption context | refused: `InvalidCiphertextException` | the same |
 //! | damaged ciphertext | refused: AES-GCM underneath | **opens to something else**, unless the first 68 bytes are hit |
-//! | blob of another key, with this key's id | refused, as `AccessDeniedException` | **opens to something else** |
+//! | blob of another key, with this key's id | refused: `IncorrectKeyException`, see below | **opens to something else** |
 //! | unknown key or alias | `NotFoundException` | `NotFoundException` |
 //! | disabled key | **works on** | `DisabledException` |
 //! | key pending deletion | **works on** | `KMSInvalidStateException` |
@@ -41,6 +41,9 @@
 //! | role's trust policy, external id | not checked | checked |
 //! | web identity token | accepted, whatever it is | issuer, audience and subject by the trust policy; not signature and expiry |
 //! | accounts | one, [`Account::number`] | any; a key is found from its own account alone |
+//!
+//! moto itself says `AccessDeniedException` to a blob of another key, and to one whose own name of its key was hit.
+//! `tests/emulators/aws.py` has it say what AWS's reference says. That is the one place where an emulator is not as it comes.
 //!
 //! # Where they live
 //!
@@ -90,6 +93,7 @@ pub const REGION: &str = "eu-west-1";
 /// The emulators of AWS.
 const AWS: Peer = Peer {
     name: "aws",
+    backend: "aws-kms",
     requirements: include_str!("../../emulators/aws.txt"),
     program: include_str!("../../emulators/aws.py"),
 };

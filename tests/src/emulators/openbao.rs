@@ -16,6 +16,7 @@ use super::{SKIP_VARIABLE, is_skipped, pause_a_moment};
 /// The server, its vendor's client and the issuer.
 pub(super) const PEER: Peer = Peer {
     name: "openbao",
+    backend: "transit",
     requirements: include_str!("../../emulators/openbao.txt"),
     program: include_str!("../../emulators/openbao.py"),
 };

@@ -81,11 +81,10 @@ impl Process {
             Err(_) => bail!("it did not say its port; the end of its log:\n{}", this.log_end()),
         };
         this.wait_until_it_listens()?;
-        let who = this.facts["peer"]
-            .as_str()
-            .unwrap_or("a peer that does not say its version");
-        // A proxy says whose peer stands behind it.
-        notes::tested_with(this.text("backend").unwrap_or(peer.name), who);
+        let who = this
+            .text("peer")
+            .context("it does not say its name and version")?;
+        notes::tested_with(peer.backend, who);
         Ok(this)
     }
 

@@ -35,9 +35,11 @@ use tempfile::TempDir;
 use super::debian;
 use super::install::{Peer, install, run_quietly};
 use super::{SKIP_VARIABLE, is_skipped};
+use crate::notes;
 
 pub(super) const SOFTHSM: Peer = Peer {
     name: "softhsm",
+    backend: "pkcs11",
     requirements: include_str!("../../emulators/softhsm.txt"),
     program: include_str!("../../emulators/softhsm.py"),
 };
@@ -130,6 +132,9 @@ impl SoftHsm {
     fn set_up() -> anyhow::Result<Self> {
         let installed = installed().context("installing SoftHSM")?;
         let python = install(&SOFTHSM).context("installing python-pkcs11")?;
+        // It lives in this process and announces nothing: its tool, which comes with it, knows its version.
+        let version = run_quietly(Command::new(&installed.tool).arg("--version"))?;
+        notes::tested_with(SOFTHSM.backend, &format!("SoftHSM {}", version.trim()));
         let directory = tempfile::Builder::new().prefix("keystead-softhsm-").tempdir()?;
         let this = Self {
             library: installed.library,
