@@ -1,10 +1,13 @@
 """Serves one AWS emulator on a free loopback port until its standard input closes.
 
-Usage: aws.py moto|ministack
+Usage: aws.py moto|ministack [DIRECTORY PORT HTTPS_PORT]
+
+ministack's keys, users and roles outlive the process if it is given a directory: they are written there before a change is answered,
+and read when the next one is started with the same directory and ports.
 
 The first line on standard output that begins with "{" is JSON: "peer", the emulator's name and version, "port" for plain
-HTTP, and from ministack also "https_port" and "certificate", the PEM text of a certificate for 127.0.0.1 that is made anew each time. The process ends when whoever started it goes away, however that
-happens: the pipe on its standard input then closes.
+HTTP, and from ministack also "https_port" and "certificate", the PEM text of a certificate for 127.0.0.1 that is made
+anew each time. The process ends when whoever started it goes away, however that happens: the pipe on its standard input then closes.
 
 moto is corrected in one place, Decrypt with a KeyId: see `correct_decrypt`. Everything else is as it comes.
 """
@@ -76,7 +79,9 @@ def serve_moto():
     server.serve_forever()
 
 
-def serve_ministack():
+def serve_ministack(directory=None, plain_port=0, encrypted_port=0):
+    if directory is not None:
+        os.environ.update({"PERSIST_STATE": "1", "STATE_DIR": directory})
     os.environ.update(
         {
             # Signatures, IAM policies, key policies and trust policies are checked.
@@ -96,7 +101,7 @@ def serve_ministack():
     from hypercorn.config import Config
     from ministack.app import app
 
-    plain, encrypted = listener(), listener()
+    plain, encrypted = listener(int(plain_port)), listener(int(encrypted_port))
     os.environ["GATEWAY_PORT"] = str(port(plain))
     certificate, key = self_signed()
     config = Config()
@@ -112,14 +117,29 @@ def serve_ministack():
         context = config.create_ssl_context()
     config.create_ssl_context = lambda: context
     announce("ministack", port=port(plain), https_port=port(encrypted), certificate=certificate.decode())
-    asyncio.run(serve(app, config))
+    asyncio.run(serve(app if directory is None else keeping(app), config))
 
 
-def listener():
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    listening.listen(128)
-    return listening
+def keeping(app):
+    """The app, with its state written before an answer begins. By itself it does that when it ends in good order."""
+    from ministack.app import _build_persistence_save_dict
+    from ministack.core.persistence import save_all
+
+    async def keep(scope, receive, send):
+        target = dict(scope.get("headers") or ()).get(b"x-amz-target", b"")
+
+        async def save_and_send(message):
+            if message["type"] == "http.response.start" and not target.endswith((b".Encrypt", b".Decrypt")):
+                save_all(_build_persistence_save_dict())
+            await send(message)
+
+        await app(scope, receive, save_and_send)
+
+    return keep
+
+
+def listener(port):
+    return socket.create_server(("127.0.0.1", port), backlog=128)
 
 
 def port(listening):
@@ -157,4 +177,4 @@ def self_signed():
 
 if __name__ == "__main__":
     end_with_parent()
-    {"moto": serve_moto, "ministack": serve_ministack}[sys.argv[1]]()
+    {"moto": serve_moto, "ministack": serve_ministack}[sys.argv[1]](*sys.argv[2:])

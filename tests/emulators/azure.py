@@ -1,7 +1,10 @@
 """Stands for Azure on loopback: Key Vaults, a managed HSM, Entra ID's token endpoint, and the managed identities of App Service.
 
-Usage: azure.py serve    serves until its standard input closes
-       azure.py client   one call by Microsoft's own client, as the JSON object on standard input says
+Usage: azure.py serve [DIRECTORY PORT HTTPS_PORT]   serves until its standard input closes
+       azure.py client                             one call by Microsoft's own client, as the JSON object on standard input says
+
+With a directory, everything there is outlives the process: it is written there before an action of the owner's side is answered, and
+read when the next one is started with the same directory and ports.
 
 Requests are read and answers are written through the models of Microsoft's package azure-keyvault-keys, which are made from the
 published definition of the REST interface. Keys are real ones, of the package cryptography.
@@ -16,11 +19,13 @@ disabled RSA key works, and unwrapping does not. Texts of errors have line ends 
 """
 
 import base64
+import copyreg
 import datetime
 import importlib.metadata
 import ipaddress
 import json
 import os
+import pickle
 import secrets
 import socket
 import ssl
@@ -97,13 +102,29 @@ def oaep():
     return padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
 
 
+def read_rsa_key(pem):
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    return load_pem_private_key(pem, None)
+
+
+def write_rsa_key(key):
+    from cryptography.hazmat.primitives import serialization
+
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return read_rsa_key, (key.private_bytes(serialization.Encoding.PEM, *form),)
+
+
 class Azure:
     """Everything there is: vaults, keys, tenants, applications, faults. Used under its lock."""
+
+    directory = None  # where it is kept, if it is
 
     def __init__(self):
         from cryptography.hazmat.primitives.asymmetric import rsa
 
         self.lock = threading.Lock()
+        self.authority, self.chain = certify()
         self.vaults = {}  # host -> {"tenant", "keys": {name: [Key]}, "deleted": {name: [Key]}, "grants": {(name, client): set}}
         self.applications = {}  # (tenant, client id) -> {"secret", "expired", "enabled", "federated": [...]}
         self.issuers = {}  # url -> private key: whom applications may be proven by
@@ -111,10 +132,40 @@ class Azure:
         self.faults, self.requests = [], []
         self.identity = None  # (tenant, client id) of the machine
 
+    @classmethod
+    def kept_in(cls, directory):
+        """What an earlier process left in this directory; a new one if there is nothing."""
+        try:
+            with open(os.path.join(directory, "azure"), "rb") as file:
+                azure = pickle.load(file)
+        except FileNotFoundError:
+            azure = cls()
+        azure.directory = directory
+        azure.keep()
+        return azure
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def __setstate__(self, state):
+        vars(self).update(state, lock=threading.Lock())
+
+    def keep(self):
+        if self.directory is None:
+            return
+        path = os.path.join(self.directory, "azure")
+        with self.lock:
+            copyreg.pickle(type(self.signing), write_rsa_key)
+            with open(f"{path}.new", "wb") as file:
+                pickle.dump(self, file)
+            os.replace(f"{path}.new", path)
+
     # the owner's side
 
     def control(self, action, said):
-        return getattr(self, f"do_{action}")(**said) or {}
+        answer = getattr(self, f"do_{action}")(**said) or {}
+        self.keep()
+        return answer
 
     def do_create_key(self, vault, tenant, name, kty="RSA", bits=2048):
         key = Key(kty, bits)
@@ -518,23 +569,22 @@ def certify():
     return root.public_bytes(pem).decode(), leaf.public_bytes(pem) + private
 
 
-def serve():
-    Handler.azure = Azure()
-    authority, chain = certify()
+def serve(directory=None, port=0, https_port=0):
+    Handler.azure = Azure() if directory is None else Azure.kept_in(directory)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile() as file:
-        file.write(chain)
+        file.write(Handler.azure.chain)
         file.flush()
         context.load_cert_chain(file.name)
     ThreadingHTTPServer.daemon_threads = True
-    services = ThreadingHTTPServer(("127.0.0.1", 0), Services)
+    services = ThreadingHTTPServer(("127.0.0.1", int(https_port)), Services)
     # The handshake is the connection's own thread's business.
     services.socket = context.wrap_socket(services.socket, server_side=True, do_handshake_on_connect=False)
-    owners = ThreadingHTTPServer(("127.0.0.1", 0), OwnersSide)
+    owners = ThreadingHTTPServer(("127.0.0.1", int(port)), OwnersSide)
     threading.Thread(target=services.serve_forever, daemon=True).start()
     peer = f"a server on Microsoft's published models (azure-keyvault-keys {importlib.metadata.version('azure-keyvault-keys')})"
     ports = {"port": owners.server_port, "https_port": services.server_port}
-    print(json.dumps({"peer": peer, **ports, "certificate": authority}), flush=True)
+    print(json.dumps({"peer": peer, **ports, "certificate": Handler.azure.authority}), flush=True)
     owners.serve_forever()
 
 
@@ -578,6 +628,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         socket.setdefaulttimeout(120)
         end_with_parent()
-        serve()
+        serve(*sys.argv[2:])
     else:
         client()

@@ -1,6 +1,9 @@
 """Stands for Google Cloud KMS, the security token service and a service account's token endpoint, on a free loopback port.
 
-Usage: gcp.py
+Usage: gcp.py [DIRECTORY PORT]
+
+With a directory, everything there is outlives the process: it is written there before an answer that tells of a change, and read
+when the next one is started with the same directory and port.
 
 Built on what Google publishes: requests are found by the URL templates of the package google-cloud-kms, read into its
 messages and answered from them, so that a field or a path that Google does not know is refused. States, permissions and
@@ -17,6 +20,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import pickle
 import re
 import secrets
 import sys
@@ -85,7 +89,7 @@ class Version:
             algorithm=types.CryptoKeyVersion.CryptoKeyVersionAlgorithm.GOOGLE_SYMMETRIC_ENCRYPTION,
             protection_level=types.ProtectionLevel.SOFTWARE,
         )
-        self.material = AESGCM(secrets.token_bytes(32))
+        self.material = secrets.token_bytes(32)
 
 
 class Key:
@@ -141,6 +145,35 @@ class Issuer:
 
 class World:
     """Everything there is, behind one lock."""
+
+    directory = None  # where it is kept, if it is
+
+    @classmethod
+    def kept_in(cls, directory):
+        """What an earlier process left in this directory; a new one if there is nothing."""
+        try:
+            with open(os.path.join(directory, "gcp"), "rb") as file:
+                world = pickle.load(file)
+        except FileNotFoundError:
+            world = cls()
+        world.directory = directory
+        world.keep()
+        return world
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def __setstate__(self, state):
+        vars(self).update(state, lock=threading.RLock())
+
+    def keep(self):
+        if self.directory is None:
+            return
+        path = os.path.join(self.directory, "gcp")
+        with self.lock:
+            with open(f"{path}.new", "wb") as file:
+                pickle.dump(self, file)
+            os.replace(f"{path}.new", path)
 
     def __init__(self):
         self.lock = threading.RLock()
@@ -320,7 +353,7 @@ class World:
         version = self.usable(key, number)
         nonce = secrets.token_bytes(12)
         head = key.prefix() + number.to_bytes(4, "big") + nonce
-        body = version.material.encrypt(nonce, request.plaintext, head + request.additional_authenticated_data)
+        body = AESGCM(version.material).encrypt(nonce, request.plaintext, head + request.additional_authenticated_data)
         return types.EncryptResponse(
             name=version.message.name,
             ciphertext=head + body,
@@ -341,7 +374,7 @@ class World:
             raise Refused("INVALID_ARGUMENT", "Decryption failed: verify that 'name' refers to the correct CryptoKey.")
         version = self.usable(key, number)
         try:
-            plaintext = version.material.decrypt(head[14:], body, head + request.additional_authenticated_data)
+            plaintext = AESGCM(version.material).decrypt(head[14:], body, head + request.additional_authenticated_data)
         except InvalidTag:
             raise Refused("INVALID_ARGUMENT", "Decryption failed: the ciphertext is invalid.")
         return types.DecryptResponse(
@@ -483,6 +516,7 @@ class Handler(BaseHTTPRequestHandler):
             if path.startswith("/control/"):
                 with self.world.lock:
                     answer = getattr(self.control, path.removeprefix("/control/"))(**json.loads(body))
+                    self.world.keep()
                 return self.answer(200, answer or {})
             if path in ("/v1/token", "/token"):
                 return self.serve_token(path, body)
@@ -499,6 +533,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         with self.world.lock:
             answer = (self.world.exchange if path == "/v1/token" else self.world.assert_service_account)(form)
+            self.world.keep()
         self.answer(200, self.lie(fault, answer), fault=fault)
 
     def serve_call(self, method, path, query, body):
@@ -527,6 +562,8 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused("UNIMPLEMENTED", f"{call} is not served here.")
         with self.world.lock:
             answer = handler(message, member)
+            if call not in ("Encrypt", "Decrypt"):
+                self.world.keep()
             pb = type(answer).pb(answer) if hasattr(type(answer), "pb") else answer
             shown = json_format.MessageToDict(pb)
         self.answer(200, self.lie(fault, shown), fault=fault)
@@ -661,9 +698,10 @@ def end_with_parent():
 
 if __name__ == "__main__":
     end_with_parent()
-    Handler.world = World()
+    directory, port = sys.argv[1:3] or (None, 0)
+    Handler.world = World() if directory is None else World.kept_in(directory)
     Handler.control = Control(Handler.world)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
     server.daemon_threads = True
     owner_token = next(iter(Handler.world.tokens))
     peer = f"a server on Google's published definitions (google-cloud-kms {importlib.metadata.version('google-cloud-kms')})"

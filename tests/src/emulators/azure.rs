@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::install::{Peer, install};
-use super::process::Process;
+use super::process::{Process, Start};
 use super::{SKIP_VARIABLE, is_skipped};
 
 pub(super) const PEER: Peer = Peer {
@@ -33,7 +33,7 @@ pub const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
 /// A running peer.
 #[derive(Debug)]
 pub struct Azure {
-    process: Process,
+    pub(super) process: Process,
     python: PathBuf,
     agent: ureq::Agent,
     authority: tempfile::NamedTempFile,
@@ -57,8 +57,17 @@ impl Azure {
     ///
     /// The installation failed, or it did not answer within a minute; the message has the last lines of its log.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_by(Process::start)
+    }
+
+    /// Starts one in which everything outlives its process.
+    pub(super) fn start_kept() -> anyhow::Result<Self> {
+        Self::start_by(Process::start_kept)
+    }
+
+    fn start_by(start: Start) -> anyhow::Result<Self> {
         let python = install(&PEER).context("installing what stands for Azure")?;
-        let process = Process::start(&PEER, &python, &["serve"]).context("starting what stands for Azure")?;
+        let process = start(&PEER, &python, &["serve"]).context("starting what stands for Azure")?;
         let mut authority = tempfile::NamedTempFile::new()?;
         let certificate = process.certificate().context("it has no certificate")?;
         authority.write_all(certificate.as_bytes())?;

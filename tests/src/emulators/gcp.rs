@@ -28,7 +28,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::install::{Peer, install};
-use super::process::Process;
+use super::process::{Process, Start};
 use super::{SKIP_VARIABLE, is_skipped};
 
 /// What stands for Google Cloud KMS.
@@ -47,7 +47,7 @@ const RING: &str = "projects/acme-prod/locations/europe-west1/keyRings/keystead"
 /// A running server, and all rights in it.
 #[derive(Debug)]
 pub struct Gcp {
-    process: Process,
+    pub(super) process: Process,
     python: std::path::PathBuf,
     endpoint: String,
     owner_token: String,
@@ -62,9 +62,17 @@ impl Gcp {
     ///
     /// The installation failed, or it did not answer within a minute; the message has the end of its log.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_by(Process::start)
+    }
+
+    /// Starts one in which everything outlives its process.
+    pub(super) fn start_kept() -> anyhow::Result<Self> {
+        Self::start_by(Process::start_kept)
+    }
+
+    fn start_by(start: Start) -> anyhow::Result<Self> {
         let python = install(&GCP).context("installing what stands for Google Cloud KMS")?;
-        let process =
-            Process::start(&GCP, &python, &[]).context("starting what stands for Google Cloud KMS")?;
+        let process = start(&GCP, &python, &[]).context("starting what stands for Google Cloud KMS")?;
         let port = process.port().context("it has no port")?;
         let owner_token = process.text("owner_token").context("it has no owner")?.to_owned();
         let agent = ureq::Agent::config_builder()

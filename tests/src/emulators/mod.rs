@@ -1,6 +1,6 @@
 //! What stands for KMSs in tests: installing, starting and stopping it, and an owner's side of the keys in it. Here the emulators
 //! of AWS on loopback; each other peer has a file of its own, such as [`Gcp`], [`OpenBao`] and [`SoftHsm`]. [`Microburst`] makes
-//! faults before one of AWS's.
+//! faults before one of AWS's. What is to hold for every KMS is tested with an [`Owner`], who has any of them.
 //!
 //! A test gets one in a line, and is left out loudly, never silently, where there is none:
 //!
@@ -53,7 +53,7 @@
 //! `KEYSTEAD_SKIP_EMULATORS=1` leaves the tests out that need one, and prints which.
 //!
 //! An emulator listens on a free loopback port and ends when its [`Emulator`] is dropped or this process ends, however that
-//! happens. Its keys live in its memory and go with it.
+//! happens. Its keys live in its memory and go with it, unless an [`Owner`] has it.
 
 mod account;
 mod azure;
@@ -62,6 +62,7 @@ mod gcp;
 mod install;
 mod microburst;
 mod openbao;
+mod owner;
 mod policy;
 mod process;
 mod softhsm;
@@ -73,6 +74,7 @@ pub use gcp::{Gcp, GoogleClient, Provider};
 pub use install::{Peer, install};
 pub use microburst::Microburst;
 pub use openbao::OpenBao;
+pub use owner::{Key, Kms, Owner};
 pub use policy::{allow, trust_account, trust_web_identity, unsigned_token};
 pub use softhsm::{SoftHsm, install_softhsm};
 
@@ -149,8 +151,17 @@ impl Emulator {
     /// The installation failed, or the emulator did not answer within a minute; the message has the last lines of its
     /// log.
     pub fn start(kind: Kind) -> anyhow::Result<Self> {
+        Self::start_by(kind, Process::start)
+    }
+
+    /// Starts ministack with keys that outlive its process.
+    fn start_kept() -> anyhow::Result<Self> {
+        Self::start_by(Kind::Ministack, Process::start_kept)
+    }
+
+    fn start_by(kind: Kind, start: process::Start) -> anyhow::Result<Self> {
         let python = install(&AWS).context("installing the AWS emulators")?;
-        let process = Process::start(&AWS, &python, &[kind.name()])
+        let process = start(&AWS, &python, &[kind.name()])
             .with_context(|| format!("starting the AWS emulator {}", kind.name()))?;
         let port = process.port().context("the emulator has no port")?;
         Ok(Self {

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use super::install::{Peer, install};
-use super::process::Process;
+use super::process::{Process, STARTS_MAX, Start};
 use super::{SKIP_VARIABLE, is_skipped, pause_a_moment};
 
 /// The server, its vendor's client and the issuer.
@@ -27,10 +27,8 @@ const CLIENT: &str = include_str!("../../emulators/openbao_client.py");
 /// Whom the issuer's tokens say that they are from.
 const ISSUER: &str = "https://keystead.example";
 
-/// How often a server is started: another process may take its port before it does.
-const STARTS_MAX: u32 = 3;
-
-/// A running server in development mode: unsealed, everything in its memory, all features that the real one has.
+/// A running server in development mode: unsealed, everything in its memory, all features that the real one has. That of an
+/// [`Owner`](super::Owner) has its storage in a directory instead.
 ///
 /// Its methods are the owner's side. Plain HTTP, written here: the tests of a backend must not share its client.
 ///
@@ -51,10 +49,11 @@ const STARTS_MAX: u32 = 3;
 /// ```
 #[derive(Debug)]
 pub struct OpenBao {
-    process: Process,
+    pub(super) process: Process,
     python: PathBuf,
     address: String,
     root_token: String,
+    unseal_key: Option<String>,
     issuer: String,
     agent: ureq::Agent,
 }
@@ -66,26 +65,74 @@ impl OpenBao {
     ///
     /// The installation failed, or the server is not there within a minute; the message has the last lines of its log.
     pub fn start() -> anyhow::Result<Self> {
-        let python = install(&PEER).context("installing OpenBao")?;
-        let mut start = 1;
-        let process = loop {
-            match Process::start(&PEER, &python, &[]) {
-                Ok(process) => break process,
-                Err(_) if start < STARTS_MAX => start += 1,
-                Err(error) => return Err(error.context("starting OpenBao")),
+        let bao = Self::start_by(|peer, python, arguments| {
+            let mut start = 1;
+            loop {
+                match Process::start(peer, python, arguments) {
+                    Ok(process) => break Ok(process),
+                    Err(_) if start < STARTS_MAX => start += 1,
+                    Err(error) => break Err(error),
+                }
             }
-        };
+        })?;
+        bao.wait_until_unsealed()?;
+        bao.enable_transit(None)?;
+        Ok(bao)
+    }
+
+    /// Starts one that is no development server: its storage is a directory, which outlives its process.
+    pub(super) fn start_kept() -> anyhow::Result<Self> {
+        let mut bao = Self::start_by(Process::start_kept)?;
+        let one_share = json!({ "secret_shares": 1, "secret_threshold": 1 });
+        let made = bao.post(None, "sys/init", &one_share)?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        bao.root_token = text(&made["root_token"]).context("OpenBao made no root token")?;
+        bao.unseal_key = text(&made["keys_base64"][0]);
+        bao.unseal()?;
+        bao.enable_transit(None)?;
+        Ok(bao)
+    }
+
+    /// Starts one that is kept again, with all that is in its storage, and unseals it.
+    pub(super) fn restart(&mut self) -> anyhow::Result<()> {
+        self.process.restart()?;
+        self.unseal()
+    }
+
+    fn unseal(&self) -> anyhow::Result<()> {
+        let key = self
+            .unseal_key
+            .as_deref()
+            .context("it is not known what unseals it")?;
+        self.post(None, "sys/unseal", &json!({ "key": key }))?;
+        self.wait_until_unsealed()
+    }
+
+    fn wait_until_unsealed(&self) -> anyhow::Result<()> {
+        for _ in 0..600 {
+            if self.call("GET", None, "sys/health", &Value::Null).is_ok() {
+                return Ok(());
+            }
+            pause_a_moment();
+        }
+        bail!("OpenBao was not unsealed within half a minute")
+    }
+
+    fn start_by(start: Start) -> anyhow::Result<Self> {
+        let python = install(&PEER).context("installing OpenBao")?;
+        let process = start(&PEER, &python, &[]).context("starting OpenBao")?;
         let fact = |name: &str| {
             let text = process.text(name).map(str::to_owned);
             text.with_context(|| format!("OpenBao announced no {name}"))
         };
-        let bao = Self {
+        Ok(Self {
             python,
             address: format!(
                 "http://127.0.0.1:{}",
                 process.port().context("OpenBao has no port")?
             ),
             root_token: fact("root_token")?,
+            unseal_key: None,
             issuer: fact("issuer")?,
             agent: ureq::Agent::config_builder()
                 .timeout_global(Some(Duration::from_secs(30)))
@@ -94,15 +141,7 @@ impl OpenBao {
                 .build()
                 .new_agent(),
             process,
-        };
-        for _ in 0..600 {
-            if bao.call("GET", None, "sys/health", &Value::Null).is_ok() {
-                bao.enable_transit(None)?;
-                return Ok(bao);
-            }
-            pause_a_moment();
-        }
-        bail!("OpenBao was not unsealed within half a minute")
+        })
     }
 
     /// The server that all tests of this process share. `None` if emulators are to be skipped; then `left_out` has been printed.

@@ -1,16 +1,19 @@
-//! One emulator's process: started on a free port, ended with its owner.
+//! One emulator's process: started on a free port, ended with its owner; and what outlives it, where it is to be killed and started
+//! again.
 
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::install::{Peer, last_lines};
 use super::pause_a_moment;
@@ -19,11 +22,20 @@ use crate::notes;
 /// Longest wait for the first answer; importing the emulator takes seconds on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How often a peer is started on ports that were free a moment ago.
+pub(super) const STARTS_MAX: u32 = 3;
+
 /// How much of a log is looked at for its end.
 const LOG_END_BYTES: u64 = 16 * 1024;
 
+/// How a peer's process is started: [`Process::start`] or [`Process::start_kept`].
+pub(super) type Start = fn(&'static Peer, &Path, &[&str]) -> anyhow::Result<Process>;
+
 #[derive(Debug)]
 pub(super) struct Process {
+    peer: &'static Peer,
+    python: PathBuf,
+    arguments: Vec<String>,
     child: Child,
     /// What the emulator announced: its name and version, its ports, its certificate.
     facts: Value,
@@ -31,11 +43,13 @@ pub(super) struct Process {
     log: File,
     /// The emulator ends when this pipe closes, and the system closes it however this process ends.
     _alive: Option<ChildStdin>,
+    /// Its keys and its ports, if they outlive it.
+    kept: Option<Kept>,
 }
 
 impl Process {
     /// Starts the emulator and waits until it takes connections.
-    pub(super) fn start(peer: &Peer, python: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+    pub(super) fn start(peer: &'static Peer, python: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         let log = tempfile::tempfile().context("making a file for its log")?;
         let mut command = Command::new(python);
         command.args(["-c", peer.program]).args(arguments);
@@ -62,10 +76,14 @@ impl Process {
             .context("the emulator has no standard output")?;
         // From here on the process is ended if anything goes wrong.
         let mut this = Self {
+            peer,
+            python: python.to_owned(),
+            arguments: arguments.iter().map(|&argument| argument.into()).collect(),
             child,
             facts: Value::Null,
             log,
             _alive: alive,
+            kept: None,
         };
         let (announce, announced) = channel::<serde_json::Result<Value>>();
         std::thread::spawn(move || {
@@ -151,6 +169,47 @@ impl Process {
         Ok(())
     }
 
+    /// Ends the process in the middle of whatever it does, by SIGKILL. Who connects to it is refused until it is started again.
+    pub(super) fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().context("killing the emulator")?;
+        self.child.wait().context("waiting for the killed emulator")?;
+        Ok(())
+    }
+
+    /// Starts one whose keys and ports outlive its process.
+    pub(super) fn start_kept(peer: &'static Peer, python: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let mut start = 1;
+        loop {
+            let kept = Kept::new()?;
+            let own = kept.arguments();
+            let own = own.iter().map(String::as_str);
+            let all: Vec<&str> = arguments.iter().copied().chain(own).collect();
+            match Self::start(peer, python, &all) {
+                Ok(mut process) => {
+                    process.kept = Some(kept);
+                    return Ok(process);
+                }
+                // Another test may have taken its ports in between.
+                Err(_) if start < STARTS_MAX => start += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Starts one that is kept again, at the same address, and waits until it takes connections.
+    pub(super) fn restart(&mut self) -> anyhow::Result<()> {
+        if self.kept.is_none() {
+            bail!("only an emulator that is kept can be started again");
+        }
+        self.kill()?;
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        let started = Self::start(self.peer, &self.python, &arguments);
+        let mut started = started.context("starting the emulator again")?;
+        started.kept = self.kept.take();
+        *self = started;
+        Ok(())
+    }
+
     /// The end of the log. Read without moving the file's position, which is also the emulator's.
     fn log_end(&self) -> String {
         let length = self.log.metadata().map_or(0, |metadata| metadata.len());
@@ -162,6 +221,51 @@ impl Process {
             Ok(()) => last_lines(&String::from_utf8_lossy(&end)),
             Err(error) => format!("(it could not be read: {error})"),
         }
+    }
+}
+
+/// What outlives a peer's process, so that it can be killed and comes back with its keys, at the same address.
+#[derive(Debug)]
+pub(super) struct Kept {
+    directory: TempDir,
+    port: u16,
+    https_port: u16,
+}
+
+/// Below the ports that systems give out by themselves, to connections as well: none of them is taken while the peer is away. Taken
+/// in blocks of four: OpenBao wants the one behind each of its own, too.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+impl Kept {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("keystead-peer-").tempdir()?;
+        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        for attempt in 0..1000 {
+            // Hashers are seeded at random, each process otherwise.
+            let drawn = RandomState::new().hash_one(attempt) % u64::from(PORTS.end - PORTS.start);
+            let first = PORTS.start + (drawn as u16 & !3);
+            if (first..first + 4).all(is_free) {
+                return Ok(Self {
+                    directory,
+                    port: first,
+                    https_port: first + 2,
+                });
+            }
+        }
+        bail!(
+            "no free ports were found between {} and {}",
+            PORTS.start,
+            PORTS.end
+        )
+    }
+
+    /// What the programs of peers take: directory, port, port of HTTPS.
+    fn arguments(&self) -> [String; 3] {
+        [
+            self.directory.path().display().to_string(),
+            self.port.to_string(),
+            self.https_port.to_string(),
+        ]
     }
 }
 

@@ -93,6 +93,8 @@ pub struct SoftHsm {
     directory: TempDir,
     library: PathBuf,
     python: PathBuf,
+    /// Where the library is, if it is this one's own.
+    copies: Option<TempDir>,
 }
 
 impl SoftHsm {
@@ -131,6 +133,26 @@ impl SoftHsm {
 
     fn set_up() -> anyhow::Result<Self> {
         let installed = installed().context("installing SoftHSM")?;
+        Self::set_up_with(
+            installed,
+            &[Self::TOKEN, Self::OTHER, Self::SHUT, Self::TWINS, Self::TWINS],
+        )
+    }
+
+    /// One beside others in this process, with the one token [`TOKEN`](Self::TOKEN): the library is a copy, which the system loads
+    /// as another one.
+    pub(super) fn set_up_own() -> anyhow::Result<Self> {
+        let mut installed = installed().context("installing SoftHSM")?;
+        let copies = tempfile::Builder::new().prefix("keystead-softhsm-").tempdir()?;
+        let copy = copies.path().join("libsofthsm2.so");
+        fs::copy(&installed.library, &copy).context("copying SoftHSM's library")?;
+        installed.library = copy;
+        let mut this = Self::set_up_with(installed, &[Self::TOKEN])?;
+        this.copies = Some(copies);
+        Ok(this)
+    }
+
+    fn set_up_with(installed: Installed, tokens: &[&str]) -> anyhow::Result<Self> {
         let python = install(&SOFTHSM).context("installing python-pkcs11")?;
         // It lives in this process and announces nothing: its tool, which comes with it, knows its version.
         let version = run_quietly(Command::new(&installed.tool).arg("--version"))?;
@@ -140,6 +162,7 @@ impl SoftHsm {
             library: installed.library,
             python,
             directory,
+            copies: None,
         };
         fs::create_dir(this.path("tokens"))?;
         fs::write(
@@ -150,7 +173,7 @@ impl SoftHsm {
             ),
         )?;
         fs::write(this.path("pin"), format!("{}\n", Self::PIN))?;
-        for label in [Self::TOKEN, Self::OTHER, Self::SHUT, Self::TWINS, Self::TWINS] {
+        for &label in tokens {
             run_quietly(
                 this.command(&installed.tool)
                     .arg("--module")
