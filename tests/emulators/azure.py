@@ -429,6 +429,8 @@ def apply(fault):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # An answer is one packet: none waits for another's acknowledgement.
+    wbufsize = -1
     azure = None
 
     def log_message(self, *_):
