@@ -69,6 +69,18 @@ pub struct Calls {
     pub unwraps: u64,
 }
 
+impl std::ops::Sub for Calls {
+    type Output = Self;
+
+    /// What was asked between two counts.
+    fn sub(self, before: Self) -> Self {
+        Self {
+            wraps: self.wraps - before.wraps,
+            unwraps: self.unwraps - before.unwraps,
+        }
+    }
+}
+
 /// What a call meets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {

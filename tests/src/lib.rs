@@ -3,6 +3,7 @@
 pub mod built;
 pub mod checkers;
 pub mod contents;
+pub mod counted;
 pub mod damage;
 pub mod disk;
 pub mod emulators;

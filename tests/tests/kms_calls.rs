@@ -46,11 +46,7 @@ impl Bench {
 fn counted(kms: &SimulatedKms, work: impl FnOnce()) -> Calls {
     let before = kms.calls();
     work();
-    let after = kms.calls();
-    Calls {
-        wraps: after.wraps - before.wraps,
-        unwraps: after.unwraps - before.unwraps,
-    }
+    kms.calls() - before
 }
 
 fn calls(wraps: u64, unwraps: u64) -> Calls {

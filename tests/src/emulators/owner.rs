@@ -45,6 +45,7 @@ use super::openbao::OpenBao;
 use super::process::Process;
 use super::softhsm::SoftHsm;
 use super::{Emulator, SKIP_VARIABLE, is_skipped};
+use crate::kms::Calls;
 
 /// Which KMS, and how its keys wrap where there are two ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,6 +290,26 @@ impl Owner {
             }
         };
         Ok(Key { config, name })
+    }
+
+    /// How often the KMS itself says that it was asked to wrap and to unwrap with this key since the last time this was asked. `None`
+    /// where it keeps no account.
+    pub fn seen(&self, key: &Key) -> anyhow::Result<Option<Calls>> {
+        let (asked, field, wrap, unwrap) = match &self.peer {
+            Peer::Azure { azure, .. } => (azure.requests()?, "operation", "wrapkey", "unwrapkey"),
+            Peer::Gcp { gcp, .. } => (gcp.requests(&key.name)?, "rpc", "Encrypt", "Decrypt"),
+            _ => return Ok(None),
+        };
+        // Azure's client asks once without a token, to be told where tokens are.
+        let counts = |request: &&Value| request["authenticated"] != json!(false);
+        let count = |what: &str| {
+            let asked = asked.iter().filter(counts);
+            asked.filter(|request| request[field] == what).count() as u64
+        };
+        Ok(Some(Calls {
+            wraps: count(wrap),
+            unwraps: count(unwrap),
+        }))
     }
 
     /// Switches a key off: from the next call on it neither wraps nor unwraps. (As at Azure, a disabled RSA key still wraps.)

@@ -2,6 +2,10 @@
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
 use keystead::{Backend, Organization, Store, StoreOptions};
+use keystead_loader::Plugin;
+use keystead_tests::built::plugin_or_leave_out;
+use keystead_tests::counted::Counter;
+use keystead_tests::emulators::{Key, Kms, Owner};
 use keystead_tests::kms::SimulatedKms;
 use std::path::PathBuf;
 
@@ -67,6 +71,50 @@ pub(crate) fn check_filled(organization: &Organization, count: u32) {
             value(n).as_bytes(),
             "secret {n}"
         );
+    }
+}
+
+/// A KMS with its owner, a key in it, and its backend: the dynamic plugin that cargo has built, loaded by the loader.
+pub(crate) struct Owned {
+    pub(crate) owner: Owner,
+    pub(crate) key: Key,
+    pub(crate) counter: Counter,
+    plugin: Plugin,
+}
+
+impl Owned {
+    /// `None` if it cannot be had here; then `left_out` has been printed.
+    pub(crate) fn start_or_skip(kms: Kms, left_out: &str) -> Option<Self> {
+        let plugin = plugin_or_leave_out(&kms.plugin_library(), left_out)?;
+        let owner = Owner::start_or_skip(kms, left_out)?;
+        Some(Self {
+            key: owner.new_key().unwrap(),
+            counter: Counter::default(),
+            owner,
+            plugin,
+        })
+    }
+
+    /// All of these, started side by side.
+    pub(crate) fn start_all_or_skip<const COUNT: usize>(
+        all: [Kms; COUNT],
+        left_out: &str,
+    ) -> Option<[Self; COUNT]> {
+        let started: Vec<Self> = std::thread::scope(|threads| {
+            let started = all.map(|kms| threads.spawn(move || Self::start_or_skip(kms, left_out)));
+            started
+                .into_iter()
+                .filter_map(|started| started.join().unwrap())
+                .collect()
+        });
+        started.try_into().ok()
+    }
+
+    /// Its backend, under a name of a test's own.
+    pub(crate) fn backend(&self, name: &str) -> Backend {
+        Backend::new(self.counter.before(self.plugin.clone()))
+            .named(name)
+            .settings(self.owner.settings())
     }
 }
 
