@@ -154,8 +154,9 @@ use crate::instance::AzureKey;
 use crate::session::Session;
 use crate::settings::Settings;
 
-/// What RSA-OAEP-256 takes under the smallest key, of 2048 bits, in bytes.
-const PLAINTEXT_MAX_BYTES: u32 = 190;
+/// What either algorithm takes, in bytes: RSA-OAEP-256 under the smallest key, of 2048 bits, would take 190, and A256KW takes
+/// multiples of 8. The engine wraps 64.
+const PLAINTEXT_MAX_BYTES: u32 = 184;
 
 /// Twice what the largest RSA key, of 4096 bits, makes.
 const BLOB_MAX_BYTES: u32 = 1024;
