@@ -8,6 +8,7 @@ pub mod damage;
 pub mod disk;
 pub mod emulators;
 pub mod env;
+pub mod example_c;
 pub mod explore;
 pub mod faults;
 pub mod forge;

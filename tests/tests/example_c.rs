@@ -2,9 +2,7 @@
 //! store lives on it.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use keystead::{Backend, EpochState, Error, Store};
@@ -14,10 +12,8 @@ use keystead_backend::{
 };
 use keystead_loader::{Plugin, PluginSource, digest_file};
 use keystead_managed::ManagedBackend;
-use keystead_tests::emulators::{SKIP_VARIABLE, find, unpacked};
-use keystead_tests::left_out::leave_out;
+use keystead_tests::example_c::{Place, is_left_out, key_of, plugin_file};
 use serde_json::json;
-use tempfile::TempDir;
 
 /// Only what a test asks of a host.
 struct Application;
@@ -37,42 +33,11 @@ impl Host for Application {
     }
 }
 
-/// A directory that passes the loader's policy, with a keyring in it.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("keystead-example-c-")
-            .tempdir_in("/tmp")
-            .unwrap();
-        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let this = Self(directory);
-        this.write("# keys of a test\nacme 1 enabled ", '1');
-        this
-    }
-
-    fn keyring(&self) -> PathBuf {
-        self.0.path().join("keyring")
-    }
-
-    /// Writes the keyring: this text, and a key of this digit at its end.
-    fn write(&self, text: &str, digit: char) {
-        let key: String = std::iter::repeat_n(digit, 64).collect();
-        std::fs::write(self.keyring(), format!("{text}{key}\n")).unwrap();
-        std::fs::set_permissions(self.keyring(), std::fs::Permissions::from_mode(0o600)).unwrap();
-    }
-
-    fn settings(&self) -> serde_json::Value {
-        json!({ "keyring": self.keyring() })
-    }
-
-    fn open(&self, config: &str) -> Result<Box<dyn KeyInstance>, BackendError> {
-        open(&self.settings().to_string(), config)
-    }
+fn open(place: &Place, config: &str) -> Result<Box<dyn KeyInstance>, BackendError> {
+    open_with(&place.settings().to_string(), config)
 }
 
-fn open(settings: &str, config: &str) -> Result<Box<dyn KeyInstance>, BackendError> {
+fn open_with(settings: &str, config: &str) -> Result<Box<dyn KeyInstance>, BackendError> {
     plugin().open(OpenRequest {
         settings,
         config,
@@ -81,59 +46,8 @@ fn open(settings: &str, config: &str) -> Result<Box<dyn KeyInstance>, BackendErr
 }
 
 fn plugin() -> Plugin {
-    let path = built();
+    let path = plugin_file();
     Plugin::load(&PluginSource::new(path).digest(digest_file(path).unwrap())).unwrap()
-}
-
-const HEADER: &str = "/usr/include/openssl/evp.h";
-
-/// True where OpenSSL's headers are neither the system's nor to be fetched.
-fn is_left_out(what: &str) -> bool {
-    let is_skipped =
-        !Path::new(HEADER).is_file() && std::env::var_os(SKIP_VARIABLE).is_some_and(|value| value == "1");
-    if is_skipped {
-        leave_out(
-            what,
-            &format!("{SKIP_VARIABLE}=1, and OpenSSL's headers are not there"),
-        );
-    }
-    is_skipped
-}
-
-/// The plugin, built by `make` with the flags of its Makefile. OpenSSL's headers are the system's or Debian's packages.
-fn built() -> &'static Path {
-    static BUILT: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    &BUILT
-        .get_or_init(|| {
-            let place = Place::new().0;
-            let mut build = Command::new("make");
-            build
-                .arg("--directory")
-                .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../backends/example-c"))
-                .arg(format!("BUILD={}", place.path().display()));
-            if !Path::new(HEADER).is_file() {
-                let root = unpacked("openssl", &["libssl-dev", "libssl3"])
-                    .expect("the headers of OpenSSL, of the system or from Debian");
-                let of = |name| find(&root, name).unwrap().parent().unwrap().display().to_string();
-                build.arg(format!(
-                    "CPPFLAGS=-I{} -I{}",
-                    root.join("usr/include").display(),
-                    Path::new(&of("opensslconf.h")).parent().unwrap().display()
-                ));
-                build.arg(format!("LDFLAGS=-L{0} -Wl,-rpath,{0}", of("libcrypto.so")));
-            }
-            let output = build.output().expect("make is there, as a C compiler is");
-            assert!(
-                output.status.success(),
-                "{}{}",
-                String::from_utf8_lossy(&output.stdout),
-                String::from_utf8_lossy(&output.stderr)
-            );
-            let plugin = place.path().join("libkeystead_example_c.so");
-            std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755)).unwrap();
-            (place, plugin)
-        })
-        .1
 }
 
 fn call() -> Call {
@@ -159,7 +73,7 @@ fn it_wraps_every_size_and_opens_under_its_own_context_alone() {
         return;
     }
     let place = Place::new();
-    let key = place.open(ACME).unwrap();
+    let key = open(&place, ACME).unwrap();
     for len in 0..=256_usize {
         let plaintext: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
         let wrapped = key.wrap(&call(), &context("1"), &plaintext).unwrap();
@@ -187,7 +101,7 @@ fn whatever_is_damaged_does_not_open() {
         return;
     }
     let place = Place::new();
-    let key = place.open(ACME).unwrap();
+    let key = open(&place, ACME).unwrap();
     let wrapped = key.wrap(&call(), &context("1"), &[7; 32]).unwrap();
     let mut damaged: Vec<Wrapped> = Vec::new();
     for at in 0..wrapped.blob.len() {
@@ -261,10 +175,10 @@ fn settings_and_config_are_strict_and_a_config_names_no_file() {
         (r#"{"keyring": "keyring"}"#, ACME, "absolute"),
         (r#"{"keyring": "/k", "more": "x"}"#, ACME, "unknown field `more`"),
     ] {
-        assert_fails(open(settings, config), ErrorCode::InvalidConfig, words);
+        assert_fails(open_with(settings, config), ErrorCode::InvalidConfig, words);
     }
     // Escapes are read as what they stand for.
-    let key = place.open(" {\n\t\"\\u006bey\" : \"ac\\u006de\" } ").unwrap();
+    let key = open(&place, " {\n\t\"\\u006bey\" : \"ac\\u006de\" } ").unwrap();
     assert!(key.status(&call()).is_ok());
 }
 
@@ -274,9 +188,9 @@ fn what_the_owner_does_to_the_keyring_holds_from_the_next_call_on() {
         return;
     }
     let place = Place::new();
-    let key = place.open(ACME).unwrap();
+    let key = open(&place, ACME).unwrap();
     let first = key.wrap(&call(), &context("1"), &[7; 32]).unwrap();
-    let one: String = std::iter::repeat_n('1', 64).collect();
+    let one = key_of('1');
     place.write(
         &format!("acme 1 enabled {one}\nother 9 enabled {one}\nacme 2 enabled "),
         '2',
@@ -325,7 +239,7 @@ fn a_call_that_is_over_before_it_began_does_nothing() {
         return;
     }
     let place = Place::new();
-    let key = place.open(ACME).unwrap();
+    let key = open(&place, ACME).unwrap();
     let cancelled = call();
     cancelled.cancel.cancel();
     assert_fails(
