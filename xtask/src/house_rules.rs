@@ -5,7 +5,9 @@
 //! - No work is left as a note in the code.
 //! - Planted bugs are asked for by one function, so that what is released has none of them.
 //! - A source file is a comfortable room.
+//! - What a backend's page says of its tests is so: see `error_tables`.
 
+use crate::error_tables;
 use anyhow::Context;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +28,7 @@ const PLANTED_ALLOWED: [&str; 5] = [
 /// The `cfg` of what the benchmark leaves out, and where it may stand.
 const MEASURED_CFG: &str = "keystead_measured";
 const MEASURED_ALLOWED: [&str; 5] = [
-    "engine/src/left_out.rs",
+    "engine/src/measured.rs",
     "engine/src/lib.rs",
     "bench/src/cases/mod.rs",
     "xtask/src/bench.rs",
@@ -54,10 +56,11 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<Vec<String>> {
             check_manifest(&name, &text()?, &mut broken);
         }
     }
+    broken.extend(error_tables::check(root)?);
     Ok(broken)
 }
 
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+pub(crate) fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let entries = fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
     for entry in entries {
         let entry = entry?;
@@ -96,7 +99,7 @@ fn check_source(name: &str, text: &str, broken: &mut Vec<String>) {
             say("the cfg of the planted bugs; ask `planted` of engine/src/mutant.rs");
         }
         if code.contains(MEASURED_CFG) && !MEASURED_ALLOWED.contains(&name) {
-            say("the cfg of what is left out to be measured; ask `is_left_out` of engine/src/left_out.rs");
+            say("the cfg of what is left out to be measured; ask `is_left_out` of engine/src/measured.rs");
         }
         if is_note(line) {
             say("a note of work to do; do it, or open an issue");

@@ -23,6 +23,7 @@
 mod bench;
 mod damage;
 mod demo;
+mod error_tables;
 mod ffi_test;
 mod fuzz;
 mod house_rules;
