@@ -5,32 +5,46 @@ use std::os::unix::fs::FileExt;
 
 use keystead_backend::LockedBytes;
 
+use crate::secret;
+
 /// Read at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// A key of which no whole copy exists here.
+const MASK: u8 = 0xA5;
+
+/// A key of which no whole copy exists here, in each form in which there may be one.
 pub(crate) struct Masked {
+    forms: Vec<Form>,
+}
+
+struct Form {
+    /// For people.
+    name: &'static str,
     masked: Vec<u8>,
-    mask: u8,
 }
 
 impl Masked {
     /// Of these bytes; the caller erases its own.
     pub(crate) fn of(key: &[u8]) -> Self {
-        let mask = 0xA5;
+        let mask = |bytes: &[u8]| bytes.iter().map(|byte| byte ^ MASK).collect();
+        let forms = secret::forms(key).into_iter().map(|(name, form)| Form {
+            name,
+            masked: mask(&form),
+        });
         Self {
-            masked: key.iter().map(|byte| byte ^ mask).collect(),
-            mask,
+            forms: forms.collect(),
         }
     }
+}
 
+impl Form {
     fn begins(&self, bytes: &[u8]) -> bool {
         bytes.len() >= self.masked.len()
             && self
                 .masked
                 .iter()
                 .zip(bytes)
-                .all(|(masked, byte)| *masked == byte ^ self.mask)
+                .all(|(masked, byte)| *masked == byte ^ MASK)
     }
 }
 
@@ -39,12 +53,21 @@ pub(crate) fn random_key() -> Result<LockedBytes, String> {
     LockedBytes::fill_with(32, getrandom::fill).map_err(|error| error.to_string())
 }
 
-/// The names of the mappings in which one of these stands, one name for each time; or why it cannot be known.
+/// The names of the mappings in which one of these stands, and in which form, once for each time; or why it cannot be known.
 pub(crate) fn find(keys: &[&Masked]) -> Result<Vec<String>, String> {
     let maps =
         std::fs::read_to_string("/proc/self/maps").map_err(|error| format!("/proc/self/maps: {error}"))?;
     let memory = File::open("/proc/self/mem").map_err(|error| format!("/proc/self/mem: {error}"))?;
-    let longest = keys.iter().map(|key| key.masked.len()).max().unwrap_or(0);
+    // By their first byte.
+    let mut forms: [Vec<&Form>; 256] = std::array::from_fn(|_| Vec::new());
+    for form in keys.iter().flat_map(|key| &key.forms) {
+        forms[usize::from(form.masked[0] ^ MASK)].push(form);
+    }
+    let longest = keys
+        .iter()
+        .flat_map(|key| &key.forms)
+        .map(|form| form.masked.len());
+    let longest = longest.max().unwrap_or(0);
     let mut piece = vec![0u8; PIECE_BYTES + longest];
     let own = piece.as_ptr().addr()..piece.as_ptr().addr() + piece.len();
     let mut found = Vec::new();
@@ -58,18 +81,13 @@ pub(crate) fn find(keys: &[&Masked]) -> Result<Vec<String>, String> {
             let bytes = &mut piece[..len];
             // What cannot be read, such as a guard page, holds nothing.
             if memory.read_exact_at(bytes, at).is_ok() {
-                for key in keys {
-                    let first = key.masked[0] ^ key.mask;
-                    let mut from = 0;
-                    while let Some(next) = bytes[from..].iter().position(|byte| *byte == first) {
-                        let place = from + next;
+                // What begins behind is in the next piece, too.
+                for (place, first) in bytes.iter().take(PIECE_BYTES).enumerate() {
+                    for form in &forms[usize::from(*first)] {
                         let address = at as usize + place;
-                        // In the next piece, too, if it begins in what both have.
-                        let is_next = place >= PIECE_BYTES;
-                        if !is_next && !own.contains(&address) && key.begins(&bytes[place..]) {
-                            found.push(name.clone());
+                        if form.begins(&bytes[place..]) && !own.contains(&address) {
+                            found.push(format!("{name} ({})", form.name));
                         }
-                        from = place + 1;
                     }
                 }
             }

@@ -5,41 +5,61 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use zeroize::Zeroizing;
 
-/// The forms of one secret: as it is, in hexadecimal digits, in base64 wherever in a text it begins.
-pub(crate) struct Secret(Vec<Vec<u8>>);
+/// One secret in each of its [forms].
+pub(crate) struct Secret(Vec<Zeroizing<Vec<u8>>>);
+
+/// The forms of one secret, each with its name: as it is, in hexadecimal digits, in base64 wherever in a text it begins. No copy of
+/// it is left in memory beside them.
+pub(crate) fn forms(secret: &[u8]) -> Vec<(&'static str, Zeroizing<Vec<u8>>)> {
+    let hex = Zeroizing::new(hex(secret).into_bytes());
+    let mut upper = hex.clone();
+    upper.make_ascii_uppercase();
+    let mut forms = vec![
+        ("as they are", Zeroizing::new(secret.to_vec())),
+        ("in hexadecimal", upper),
+        ("in hexadecimal", hex),
+    ];
+    for engine in [STANDARD, URL_SAFE] {
+        for shift in 0..3 {
+            let mut bytes = Zeroizing::new(vec![0; shift + secret.len()]);
+            bytes[shift..].copy_from_slice(secret);
+            let text = Zeroizing::new(engine.encode(&bytes));
+            let text = text.trim_end_matches('=');
+            // The first and the last characters have bits of the neighbours in them.
+            let from = if shift == 0 { 0 } else { shift + 1 };
+            let form = Zeroizing::new(text.as_bytes()[from..text.len() - 1].to_vec());
+            // Without a character in which the two alphabets differ they are one.
+            if forms.iter().all(|(_, other)| *other != form) {
+                forms.push(("in base64", form));
+            }
+        }
+    }
+    forms
+}
 
 impl Secret {
     pub(crate) fn new(secret: &[u8]) -> Self {
-        let hex = hex(secret);
-        let mut forms = vec![secret.to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes()];
-        for engine in [STANDARD, URL_SAFE] {
-            for shift in 0..3 {
-                let mut bytes = vec![0; shift];
-                bytes.extend_from_slice(secret);
-                let text = engine.encode(bytes);
-                let text = text.trim_end_matches('=');
-                // The first and the last characters have bits of the neighbours in them.
-                let from = if shift == 0 { 0 } else { shift + 1 };
-                forms.push(text.as_bytes()[from..text.len() - 1].to_vec());
-            }
-        }
-        Self(forms)
+        Self(forms(secret).into_iter().map(|(_, form)| form).collect())
     }
 
     /// Whether it stands there in any form.
     pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
         self.0
             .iter()
-            .any(|form| bytes.windows(form.len()).any(|window| window == form))
+            .any(|form| bytes.windows(form.len()).any(|window| window == form.as_slice()))
     }
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    // Room for all of it at once: what grows leaves pieces behind.
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {

@@ -185,7 +185,8 @@ planted! {
     one_that_logs_the_key: "logs the key" => ["secrets"], "stands in the log";
     one_that_tells_the_key_in_an_error: "tells the key in an error" => ["secrets"], "stands in a message";
     one_that_prints_the_key: "prints the key" => ["secrets"], "printed to standard output";
-    one_that_keeps_the_key: "keeps the key" => ["memory"], "left in memory";
+    one_that_keeps_the_key: "keeps the key" => ["memory"], "(as they are)";
+    one_that_keeps_the_key_as_a_text: "keeps the key as a text" => ["memory"], "(in hexadecimal)";
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub(crate) const ALL: &[Check] = checks! {
     "host", lives::host, "asks its host as it may, and believes it when it fails";
     "store", lives::store, "a store lives on it: add, read, rotate, move away";
     "secrets", secrets::secrets, "no plaintext in blob, metadata, key id, message, log or output";
-    "memory", secrets::memory, "no whole plaintext is left in memory after close";
+    "memory", secrets::memory, "no whole plaintext is left in memory after close, as it is or as a text";
 };
 
 /// What is made of a second process once a check has passed in the first: by the first one's name.

@@ -151,6 +151,11 @@ static int32_t planted_wrap(keystead_backend_instance *instance, const keystead_
             memcpy(copy, plaintext->data, plaintext->len);
             *(uint8_t *volatile *)&copy = copy; /* and never erases it */
         }
+        if (planted("keeps the key as a text") && plaintext->len > 0) {
+            char *copy = malloc(2 * plaintext->len + 1);
+            hex_of(copy, plaintext->data, plaintext->len);
+            *(char *volatile *)&copy = copy; /* and never erases it */
+        }
         if (planted("tells the key in an error")) {
             memcpy(latest, plaintext->data, plaintext->len);
             latest_len = plaintext->len;
