@@ -1,19 +1,28 @@
-//! The plugins of KMSs pass `keystead-conform`, each beside its peer. What is not built is left out loudly: `cargo xtask test`
-//! builds everything. Those that need no peer are checked in `backends/conform/tests/ours.rs`.
+//! Every plugin passes `keystead-conform`, each beside its peer, and so does the example in C. What is not built is left out loudly:
+//! `cargo xtask test` builds everything. The fault shim is checked in `backends/conform/tests/ours.rs`.
 
-use keystead_tests::emulators::{Emulator, Kind};
+use keystead_tests::built::built;
+use keystead_tests::emulators::{Emulator, Kind, Kms, Owner};
 use keystead_tests::left_out::leave_out;
-use keystead_tests::notes;
+use keystead_tests::{example_c, notes};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
+
+/// What is not checked of a backend that answers at once, whatever it is asked.
+const WAITING: &[&str] = &["cancel-during", "interrupt"];
+/// What is not checked of a backend that offers no re-wrap of its own.
+const NO_REWRAP: &[&str] = &["rewrap"];
+/// What is not checked of one that leaves the context to the host's frame besides.
+const FRAMED: &[&str] = &["context", "rewrap"];
+/// What is not checked of one whose calls into a library cannot be called off.
+const LIBRARY: &[&str] = &["rewrap", "cancel-during", "interrupt"];
 
 /// What the tool is given for a plugin.
 struct Given {
-    /// The backend's name.
+    /// What it is called in the list at the end of `cargo xtask test`.
     name: &'static str,
-    /// The plugin's file, without prefix and suffix.
-    library: &'static str,
+    plugin: PathBuf,
     config: Value,
     settings: Value,
     other_config: Option<Value>,
@@ -22,32 +31,26 @@ struct Given {
     silent_settings: Option<Value>,
     /// Checks that it is known to fail, as its documentation says.
     except: &'static [&'static str],
+    /// Checks that have nothing to check, or cannot, as its documentation says.
+    not_checked: &'static [&'static str],
 }
 
-/// Where cargo puts what it builds beside this test.
-fn built(name: &str) -> Option<PathBuf> {
-    let own = std::env::current_exe().unwrap();
-    let file = own.parent().and_then(Path::parent).unwrap().join(name);
-    file.is_file().then_some(file)
-}
-
-/// True when both are built; else it was said what is left out.
-fn is_built(name: &str, library: &str) -> bool {
-    let there = built("keystead-conform").is_some() && built(&format!("lib{library}.so")).is_some();
-    if !there {
+/// What cargo has built, or it was said that `name` is left out.
+fn built_or_leave_out(file: &str, name: &str) -> Option<PathBuf> {
+    let there = built(file);
+    if there.is_none() {
         leave_out(
             &format!("keystead-conform on {name}"),
-            "the tool or the plugin is not built; `cargo xtask test` builds them",
+            &format!("{file} is not built; `cargo xtask test` builds it"),
         );
     }
     there
 }
 
 fn passes(given: &Given) {
-    let (tool, plugin) = (
-        built("keystead-conform").unwrap(),
-        built(&format!("lib{}.so", given.library)).unwrap(),
-    );
+    let Some(tool) = built_or_leave_out("keystead-conform", given.name) else {
+        return;
+    };
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, value: &Value| {
         let file = directory.path().join(name);
@@ -56,7 +59,7 @@ fn passes(given: &Given) {
     };
     let mut command = Command::new(tool);
     command
-        .arg(plugin)
+        .arg(&given.plugin)
         .arg("--json")
         .arg("--config")
         .arg(file("config", &given.config));
@@ -86,39 +89,70 @@ fn passes(given: &Given) {
             found += &format!(", {words}: {}", with(outcome).join(" "));
         }
     }
+    let milliseconds = checks.iter().map(|check| check["milliseconds"].as_u64().unwrap());
+    found += &format!(", in {} s", milliseconds.sum::<u64>().div_ceil(1000));
     notes::conforms(given.name, &found);
+    println!("{}: {found}", given.name);
     assert_eq!(with("failed"), [""; 0], "{report:#}");
+    assert_eq!(with("not-checked"), given.not_checked, "{report:#}");
     assert!(checks.len() > 25, "all checks were made");
+}
+
+/// The plugin of this KMS passes, beside a peer of its own.
+fn passes_beside_its_peer(
+    name: &'static str,
+    kms: Kms,
+    except: &'static [&'static str],
+    not_checked: &'static [&'static str],
+) {
+    let Some(plugin) = built_or_leave_out(&kms.plugin_library(), name) else {
+        return;
+    };
+    let Some(owner) = Owner::start_or_skip(kms, &format!("keystead-conform on {name}")) else {
+        return;
+    };
+    passes(&Given {
+        name,
+        plugin,
+        config: owner.new_key().unwrap().config,
+        settings: owner.settings(),
+        other_config: Some(owner.new_key().unwrap().config),
+        other_settings: None,
+        silent_settings: owner.silent_settings(),
+        except,
+        not_checked,
+    });
 }
 
 #[test]
 fn managed_passes() {
-    let (name, library) = ("managed", "keystead_managed");
-    if !is_built(name, library) {
+    let (name, kms) = ("managed", Kms::Managed);
+    let Some(plugin) = built_or_leave_out(&kms.plugin_library(), name) else {
         return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let keyring = |name: &str| json!({ "keyring": directory.path().join(name) });
+    };
+    // A keyring is one key.
+    let owners = [(), ()].map(|()| Owner::start_or_skip(kms, name).expect("it needs no peer"));
     notes::tested_with(name, "no peer: its KMS is a local file");
     passes(&Given {
         name,
-        library,
-        config: json!({}),
-        settings: keyring("one.keyring"),
+        plugin,
+        config: owners[0].new_key().unwrap().config,
+        settings: owners[0].settings(),
         other_config: None,
-        other_settings: Some(keyring("other.keyring")),
+        other_settings: Some(owners[1].settings()),
         silent_settings: None,
         except: &[],
+        not_checked: WAITING,
     });
 }
 
 #[test]
 fn aws_kms_passes() {
-    let (name, library) = ("aws-kms", "keystead_aws_kms");
-    if !is_built(name, library) {
+    let name = "aws-kms";
+    let Some(plugin) = built_or_leave_out(&Kms::Aws.plugin_library(), name) else {
         return;
-    }
-    // moto: real encryption underneath, so that damage and a wrong key show.
+    };
+    // moto and not the owner's ministack: real encryption underneath, so that damage and a wrong key show.
     let Some(aws) = Emulator::shared_or_skip(Kind::Moto, "keystead-conform on aws-kms") else {
         return;
     };
@@ -129,7 +163,7 @@ fn aws_kms_passes() {
     }
     passes(&Given {
         name,
-        library,
+        plugin,
         config: json!({ "key_arn": owner.create_key().unwrap() }),
         settings: aws.settings(),
         other_config: Some(json!({ "key_arn": owner.create_key().unwrap() })),
@@ -137,5 +171,66 @@ fn aws_kms_passes() {
         silent_settings: Some(silent),
         // The SDK frees bodies and plaintexts without overwriting them: "Memory" on the backend's front page.
         except: &["memory"],
+        not_checked: NO_REWRAP,
+    });
+}
+
+// The vendors' SDKs and the HTTP client free bodies and plaintexts without overwriting them: "Memory" on each backend's front page.
+
+#[test]
+fn azure_key_vault_passes_by_rsa() {
+    let name = "azure-key-vault, RSA-OAEP-256 in a vault";
+    passes_beside_its_peer(name, Kms::AzureVault, &["memory"], FRAMED);
+}
+
+#[test]
+fn azure_key_vault_passes_by_aes_in_a_managed_hsm() {
+    let name = "azure-key-vault, A256KW in a managed HSM";
+    passes_beside_its_peer(name, Kms::AzureHsm, &["memory"], FRAMED);
+}
+
+#[test]
+fn gcp_kms_passes() {
+    passes_beside_its_peer("gcp-kms", Kms::Gcp, &["memory"], NO_REWRAP);
+}
+
+#[test]
+fn transit_passes() {
+    passes_beside_its_peer("transit", Kms::Transit, &["memory"], NO_REWRAP);
+}
+
+#[test]
+fn pkcs11_passes_by_aes_gcm() {
+    passes_beside_its_peer("pkcs11, AES-GCM", Kms::Pkcs11, &[], LIBRARY);
+}
+
+#[test]
+fn pkcs11_passes_by_aes_key_wrap() {
+    // cryptoki frees the buffer through which the frame is read without overwriting it: "Memory" on the backend's front page.
+    passes_beside_its_peer("pkcs11, AES key wrap", Kms::Pkcs11KeyWrap, &["memory"], LIBRARY);
+}
+
+#[test]
+fn the_example_in_c_passes() {
+    let name = "example-c";
+    if example_c::is_left_out("keystead-conform on example-c") {
+        return;
+    }
+    let place = example_c::Place::new();
+    place.write(
+        &format!("acme 1 enabled {}\nother 1 enabled ", example_c::key_of('1')),
+        '2',
+    );
+    notes::tested_with(name, "no peer: its KMS is a local file");
+    passes(&Given {
+        name,
+        plugin: example_c::plugin_file().to_owned(),
+        config: json!({ "key": "acme" }),
+        settings: place.settings(),
+        other_config: Some(json!({ "key": "other" })),
+        other_settings: None,
+        silent_settings: None,
+        except: &[],
+        not_checked: LIBRARY,
     });
 }

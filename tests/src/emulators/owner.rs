@@ -266,7 +266,7 @@ impl Owner {
                     "owner.vault.azure.net"
                 };
                 let (id, _) = azure.create_key(vault, &name)?;
-                azure.grant(&id, application, &["wrap", "unwrap"])?;
+                azure.grant(&id, application, &["read", "wrap", "unwrap"])?;
                 (id.clone(), json!({ "key_id": id }))
             }
             Peer::Gcp { gcp, member } => {
