@@ -92,7 +92,6 @@ fn passes(given: &Given) {
     let milliseconds = checks.iter().map(|check| check["milliseconds"].as_u64().unwrap());
     found += &format!(", in {} s", milliseconds.sum::<u64>().div_ceil(1000));
     notes::conforms(given.name, &found);
-    println!("{}: {found}", given.name);
     assert_eq!(with("failed"), [""; 0], "{report:#}");
     assert_eq!(with("not-checked"), given.not_checked, "{report:#}");
     assert!(checks.len() > 25, "all checks were made");

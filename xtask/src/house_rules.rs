@@ -151,6 +151,12 @@ mod tests {
     }
 
     #[test]
+    fn this_project_keeps_them() {
+        let broken = check(crate::tools::root()).expect("its files can be read");
+        assert!(broken.is_empty(), "{}", broken.join("\n"));
+    }
+
+    #[test]
     fn unsafe_code_is_found_outside_of_its_places_only() {
         let text = ["let x = ", "unsafe", " { *pointer };"].concat();
         assert_eq!(findings("engine/src/store.rs", &text).len(), 1);

@@ -1,35 +1,9 @@
-//! The plugins that need no KMS pass. Those of KMSs are checked beside their peers, in `tests/tests/conform.rs`.
+//! The fault shim passes, and its faults show. The plugins of KMSs are checked beside their peers, in `tests/tests/conform.rs`.
 
 mod common;
 
 use common::{built, conform, directory, file, tool};
 use serde_json::json;
-
-#[test]
-fn the_managed_keys_plugin_passes() {
-    let (plugin, directory) = (built("keystead-managed-plugin", "keystead_managed"), directory());
-    let keyring = |name: &str| json!({ "keyring": directory.path().join(name) });
-    let config = file(directory.path(), "config", json!({}));
-    let settings = file(directory.path(), "settings", keyring("one.keyring"));
-    let other = file(directory.path(), "other", keyring("other.keyring"));
-    let mut command = tool(&plugin);
-    command
-        .arg("--config")
-        .arg(config)
-        .arg("--settings")
-        .arg(settings)
-        .arg("--other-settings")
-        .arg(other);
-    let found = conform(&mut command);
-    assert_eq!(found.with("failed"), [""; 0], "{:#}", found.report);
-    // A local file answers at once, whatever it is asked.
-    assert_eq!(
-        found.with("not-checked"),
-        ["cancel-during", "interrupt"],
-        "{:#}",
-        found.report
-    );
-}
 
 #[test]
 fn the_fault_shim_passes_with_an_empty_script_and_a_script_shows() {

@@ -15,7 +15,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! SoftHSM 2.6 is the system's, or Debian's packages unpacked into the cache. The owner's side is another process that runs
+//! SoftHSM is the system's, or Debian's packages unpacked into the cache. The owner's side is another process that runs
 //! `python-pkcs11` (`tests/emulators/softhsm.py`), which is also the second client of the cross tests. Between the test and
 //! SoftHSM stands `tests/emulators/softhsm-between.c`: it notes the calls and answers errors on request.
 //!
