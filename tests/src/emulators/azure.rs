@@ -293,7 +293,7 @@ impl Azure {
     ///
     /// The signal could not be sent.
     pub fn pause(&self) -> anyhow::Result<()> {
-        self.process.signal("STOP")
+        self.process.pause()
     }
 
     /// Lets it go on after [`pause`](Self::pause).
@@ -302,7 +302,7 @@ impl Azure {
     ///
     /// The signal could not be sent.
     pub fn resume(&self) -> anyhow::Result<()> {
-        self.process.signal("CONT")
+        self.process.resume()
     }
 }
 

@@ -259,7 +259,7 @@ impl Emulator {
     ///
     /// The signal could not be sent.
     pub fn pause(&self) -> anyhow::Result<()> {
-        self.process.signal("STOP")
+        self.process.pause()
     }
 
     /// Lets it go on after [`pause`](Self::pause).
@@ -268,7 +268,7 @@ impl Emulator {
     ///
     /// The signal could not be sent.
     pub fn resume(&self) -> anyhow::Result<()> {
-        self.process.signal("CONT")
+        self.process.resume()
     }
 }
 

@@ -518,11 +518,11 @@ impl OpenBao {
 
     /// Stops it in its tracks: connections are taken and get no answer, until [`resume`](Self::resume).
     pub fn pause(&self) -> anyhow::Result<()> {
-        self.process.signal("STOP")
+        self.process.pause()
     }
 
     /// Lets it go on after [`pause`](Self::pause).
     pub fn resume(&self) -> anyhow::Result<()> {
-        self.process.signal("CONT")
+        self.process.resume()
     }
 }

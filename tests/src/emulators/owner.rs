@@ -374,7 +374,7 @@ impl Owner {
     pub fn pause(&mut self) -> anyhow::Result<()> {
         match &mut self.peer {
             Peer::Token(hsm) => hsm.request(&["paused"]),
-            server => server.process()?.signal("STOP"),
+            server => server.process()?.pause(),
         }
     }
 
@@ -382,7 +382,7 @@ impl Owner {
     pub fn resume(&mut self) -> anyhow::Result<()> {
         match &mut self.peer {
             Peer::Token(hsm) => hsm.request(&[]),
-            server => server.process()?.signal("CONT"),
+            server => server.process()?.resume(),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rustix::process::{Pid, WaitOptions, waitpid};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -154,8 +155,24 @@ impl Process {
             .and_then(|number| u16::try_from(number).ok())
     }
 
+    /// Stops it in its tracks, and returns when it stands still: until a thread of it has come to take the signal, which can be long
+    /// on a busy machine, the others go on and answer.
+    pub(super) fn pause(&self) -> anyhow::Result<()> {
+        self.signal("STOP")?;
+        let stopped = waitpid(Some(Pid::from_child(&self.child)), WaitOptions::UNTRACED)?;
+        if !stopped.is_some_and(|(_, status)| status.stopped()) {
+            bail!("the emulator ended instead of stopping: {stopped:?}");
+        }
+        Ok(())
+    }
+
+    /// Lets it go on after [`pause`](Self::pause).
+    pub(super) fn resume(&self) -> anyhow::Result<()> {
+        self.signal("CONT")
+    }
+
     /// Sends a signal by its name, such as `STOP`.
-    pub(super) fn signal(&self, name: &str) -> anyhow::Result<()> {
+    fn signal(&self, name: &str) -> anyhow::Result<()> {
         let status = Command::new("kill")
             .arg(format!("-{name}"))
             .arg(self.child.id().to_string())
