@@ -54,6 +54,14 @@ pub(crate) enum Task {
         #[arg(long)]
         store: PathBuf,
     },
+    /// Verifies a store.
+    Verify {
+        #[arg(long)]
+        store: PathBuf,
+        /// Open every value, too.
+        #[arg(long)]
+        open_values: bool,
+    },
 }
 
 /// What opening came to.
@@ -72,6 +80,14 @@ pub(crate) struct Opened {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Rewrapped {
     pub(crate) data_keys: u64,
+    pub(crate) seconds: f64,
+    pub(crate) peak_kib: u64,
+}
+
+/// What a verification in a process of its own came to.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Verified {
+    pub(crate) versions: u64,
     pub(crate) seconds: f64,
     pub(crate) peak_kib: u64,
 }
@@ -105,6 +121,7 @@ pub(crate) fn run(task: &Task) -> Result<()> {
             Ok(())
         }
         Task::Rewrap { store } => rewrap(store),
+        Task::Verify { store, open_values } => verify(store, *open_values),
     }
 }
 
@@ -166,6 +183,27 @@ fn rewrap(path: &Path) -> Result<()> {
     );
     say(&Rewrapped {
         data_keys: status.done,
+        seconds,
+        peak_kib: memory_kib()?.1,
+    })?;
+    Ok(store.close()?)
+}
+
+fn verify(path: &Path, open_values: bool) -> Result<()> {
+    let store = Keystead::options(&BenchKms::default()).open(path)?;
+    let began = now();
+    let report = store.verify(keystead::VerifyOptions { open_values }, |_| ())?;
+    let seconds = began.elapsed().as_secs_f64();
+    ensure!(
+        report.is_clean() && report.complete,
+        "the store is damaged: {report:?}"
+    );
+    ensure!(
+        !open_values || report.values_opened == report.versions,
+        "not every value was opened"
+    );
+    say(&Verified {
+        versions: report.versions,
         seconds,
         peak_kib: memory_kib()?.1,
     })?;

@@ -9,7 +9,7 @@ use crate::names::{EpochNumber, OrganizationId, OrganizationName, StoreId};
 use crate::storage::commit::lock;
 use crate::storage::records::{HeadRecord, RewrapJobRecord};
 use crate::storage::{Committer, Rows, Snapshot, Transaction, tables};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// The parts of an open store.
@@ -105,11 +105,19 @@ impl Scope {
     }
 }
 
-/// One lock for each organization, without one being kept for each.
+/// One lock for each organization, without one being kept for each. Who has waited longest goes first: a loop that lets go of it
+/// and takes it again does not keep the others out.
 #[derive(Default)]
 pub(crate) struct OrganizationLocks {
-    held: Mutex<HashSet<OrganizationId>>,
-    released: Condvar,
+    lines: Mutex<HashMap<OrganizationId, Line>>,
+    moved: Condvar,
+}
+
+/// Who holds an organization's lock and who waits for it, by numbers that count up.
+#[derive(Default)]
+struct Line {
+    served: u64,
+    next: u64,
 }
 
 pub(crate) struct OrganizationGuard<'l> {
@@ -119,9 +127,12 @@ pub(crate) struct OrganizationGuard<'l> {
 
 impl OrganizationLocks {
     pub(crate) fn lock(&self, org: OrganizationId) -> OrganizationGuard<'_> {
-        let mut held = lock(&self.held);
-        while !held.insert(org) {
-            held = self.released.wait(held).unwrap_or_else(PoisonError::into_inner);
+        let mut lines = lock(&self.lines);
+        let line = lines.entry(org).or_default();
+        let number = line.next;
+        line.next += 1;
+        while lines.get(&org).is_some_and(|line| line.served != number) {
+            lines = self.moved.wait(lines).unwrap_or_else(PoisonError::into_inner);
         }
         OrganizationGuard { locks: self, org }
     }
@@ -129,7 +140,49 @@ impl OrganizationLocks {
 
 impl Drop for OrganizationGuard<'_> {
     fn drop(&mut self) {
-        lock(&self.locks.held).remove(&self.org);
-        self.locks.released.notify_all();
+        let mut lines = lock(&self.locks.lines);
+        if let Some(line) = lines.get_mut(&self.org) {
+            line.served += 1;
+            if line.served == line.next {
+                lines.remove(&self.org);
+            }
+        }
+        drop(lines);
+        self.locks.moved.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn who_waited_longest_for_an_organization_goes_first_and_nothing_is_kept() {
+        let locks = OrganizationLocks::default();
+        let (one, other) = (OrganizationId(1), OrganizationId(2));
+        let waiting = |number: u64| {
+            while lock(&locks.lines)[&one].next <= number {
+                std::thread::yield_now();
+            }
+        };
+        let (tell, told) = channel();
+        std::thread::scope(|scope| {
+            let held = locks.lock(one);
+            drop(locks.lock(other));
+            for number in 1..=3 {
+                let (tell, locks) = (tell.clone(), &locks);
+                scope.spawn(move || {
+                    let _held = locks.lock(one);
+                    tell.send(number).unwrap();
+                });
+                waiting(number);
+            }
+            drop(held);
+            // It let go, and comes after those who were waiting.
+            let _again = locks.lock(one);
+            assert_eq!(told.try_iter().collect::<Vec<_>>(), [1, 2, 3]);
+        });
+        assert!(lock(&locks.lines).is_empty());
     }
 }

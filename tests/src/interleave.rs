@@ -118,7 +118,7 @@ fn put(path: &str) -> Action {
 }
 
 /// What was there before: two own keys, a job that waits with data keys of two epochs in it.
-fn before() -> Doing {
+pub(crate) fn before() -> Doing {
     let org = || "acme".to_owned();
     let mut doing = vec![Action::CreateOrganization { org: org() }];
     doing.extend((0..5).map(|n| put(&format!("s/{n}"))));

@@ -27,9 +27,11 @@ pub mod notes;
 pub mod observe;
 pub mod past;
 pub mod power;
+pub mod schedule;
 pub mod search;
 pub mod soak;
 pub mod suite;
+pub mod threads;
 
 /// The examples in the project's README compile.
 #[cfg(doctest)]

@@ -7,6 +7,7 @@ use crate::explore::{Figures, Reach, Seen, check_secrecy, explore};
 use crate::faults::{self, Lied};
 use crate::life::Life;
 use crate::lives::{self, LifeFigures};
+use crate::threads::{self, ThreadFigures};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -24,11 +25,13 @@ pub enum Profile {
     Lie,
     /// Whole lives with a KMS that fails in every way, power cuts, and a clock that jumps.
     Lives,
+    /// Threads that take turns by dice, and power that goes.
+    Threads,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Power, Self::Io, Self::Lie, Self::Lives];
+    pub const ALL: [Self; 5] = [Self::Power, Self::Io, Self::Lie, Self::Lives, Self::Threads];
 
     /// The word for it on the command line.
     #[must_use]
@@ -38,15 +41,17 @@ impl Profile {
             Self::Io => "io",
             Self::Lie => "lie",
             Self::Lives => "lives",
+            Self::Threads => "threads",
         }
     }
 
-    /// Five of eight seeds lose power, the others take turns.
+    /// Half of the seeds lose power, the others take turns.
     fn of(index: u64) -> Self {
         match index % 8 {
             1 => Self::Io,
             3 => Self::Lie,
             5 => Self::Lives,
+            7 => Self::Threads,
             _ => Self::Power,
         }
     }
@@ -67,6 +72,8 @@ pub struct Tally {
     pub lied: Lied,
     /// Whole lives.
     pub lives: LifeFigures,
+    /// Threads that take turns.
+    pub threads: ThreadFigures,
 }
 
 impl Tally {
@@ -81,6 +88,7 @@ impl Tally {
         self.io_states += other.io_states;
         self.lied += other.lied;
         self.lives.add(&other.lives);
+        self.threads += other.threads;
     }
 }
 
@@ -189,6 +197,7 @@ pub fn live(seed: u64, profile: Profile, seen: &Seen, stop: &AtomicBool) -> Resu
         }
         Profile::Lie => tally.lied = faults::lied_to(seed, &faults::workload_of(seed, 30), 12, 12)?,
         Profile::Lives => tally.lives = lives::live(&lives::deeds_of(seed), seed)?.figures,
+        Profile::Threads => tally.threads = threads::live(seed, seen, stop)?,
     }
     Ok(tally)
 }
@@ -246,6 +255,10 @@ pub fn replay(seed: u64, profile: Profile) -> Result<Replayed, Failure> {
         Profile::Lives => {
             let lived = lives::live(&lives::deeds_of(seed), seed)?;
             told(&lived.story, lived.trace)
+        }
+        Profile::Threads => {
+            let (trace, story) = threads::replay(seed)?;
+            told(&story, trace)
         }
     })
 }

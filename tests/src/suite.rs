@@ -10,7 +10,7 @@ use crate::life::Life;
 use crate::model::Action;
 use crate::observe::{live_cells, observe};
 use crate::power::Budget;
-use crate::{interleave, keys_in_time};
+use crate::{interleave, keys_in_time, threads};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -24,7 +24,7 @@ pub struct Part {
 }
 
 /// All of them, those that notice most first.
-pub const PARTS: [Part; 5] = [
+pub const PARTS: [Part; 6] = [
     Part {
         name: "life",
         unit: "actions",
@@ -49,6 +49,11 @@ pub const PARTS: [Part; 5] = [
         name: "disk faults",
         unit: "runs",
         run: disk_faults,
+    },
+    Part {
+        name: "threads that take turns",
+        unit: "schedules",
+        run: schedules,
     },
 ];
 
@@ -225,6 +230,17 @@ fn disk_faults(seed: u64, steps: &AtomicU64) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Schedules, each of a seed of its own.
+const SCHEDULES: u64 = 40;
+
+fn schedules(seed: u64, steps: &AtomicU64) -> Result<(), Failure> {
+    let seen = Seen::default();
+    (seed..seed + SCHEDULES).try_for_each(|seed| {
+        steps.fetch_add(1, Ordering::Relaxed);
+        threads::live(seed, &seen, &AtomicBool::new(false)).map(drop)
+    })
 }
 
 /// Enough for a sector torn in each of the header's copies, and for every subset of what a journaled commit leaves pending.

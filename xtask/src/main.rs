@@ -96,7 +96,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         given: Vec<String>,
     },
-    /// Lives simulated lives from fresh seeds on all cores: --minutes, --seed, --profile power|io|lie|lives.
+    /// Lives simulated lives from fresh seeds on all cores: --minutes, --seed, --profile power|io|lie|lives|threads.
     #[command(disable_help_flag = true)]
     Soak {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -11,6 +11,7 @@ mod open;
 mod organizations;
 mod put;
 mod rewrap;
+mod verify;
 
 use crate::fixtures::Fixtures;
 use crate::report::Line;
@@ -30,6 +31,7 @@ pub(crate) const ALL: &[(&str, Run)] = &[
     ("languages", languages::run),
     ("put", put::run),
     ("open", open::run),
+    ("verify", verify::run),
     ("rewrap", rewrap::run),
     ("organizations", organizations::run),
 ];

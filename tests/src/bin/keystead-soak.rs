@@ -53,6 +53,8 @@ enum Word {
     Lie,
     /// Whole lives with faults of the KMS.
     Lives,
+    /// Threads that take turns by dice.
+    Threads,
 }
 
 impl From<Word> for Profile {
@@ -62,6 +64,7 @@ impl From<Word> for Profile {
             Word::Io => Self::Io,
             Word::Lie => Self::Lie,
             Word::Lives => Self::Lives,
+            Word::Threads => Self::Threads,
         }
     }
 }
@@ -126,7 +129,8 @@ fn watch(soak: &Soak, began: Instant, until: Duration) {
 }
 
 fn states(tally: &Tally) -> u64 {
-    tally.power.states + tally.power.again + tally.io_states + tally.lied.images + tally.lives.states
+    let lives = tally.lives.states + tally.threads.states;
+    tally.power.states + tally.power.again + tally.io_states + tally.lied.images + lives
 }
 
 fn report(tally: &Tally, broken: &[Broken], first: u64, took: Duration) -> ExitCode {
@@ -175,6 +179,11 @@ fn report(tally: &Tally, broken: &[Broken], first: u64, took: Duration) -> ExitC
         lied.panics_caught
     );
     println!("whole lives  {} seeds, {lives}", seeds(Profile::Lives));
+    let threads = &tally.threads;
+    println!(
+        "threads      {} schedules, {} actions, another thread went on {} times; {} states, {} of them with changes in flight there",
+        threads.schedules, threads.actions, threads.switches, threads.states, threads.flown
+    );
     let count = |harm: Harm| broken.iter().filter(|broken| broken.failure.harm == harm).count();
     println!(
         "lost {}, torn {}, panicked {}, other {}",
