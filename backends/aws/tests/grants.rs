@@ -152,11 +152,7 @@ fn a_role_is_used_by_a_token_that_the_application_mints() {
     let key = open_with(Arc::clone(&host), &settings(aws), &minted(&arn, &role));
     let wrapped = wrap(&*key).unwrap();
     assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
-    assert_eq!(
-        *host.audiences.lock().unwrap(),
-        [AUDIENCE],
-        "one token for one session"
-    );
+    assert_eq!(host.audiences(), [AUDIENCE], "one token for one session");
 }
 
 #[test]

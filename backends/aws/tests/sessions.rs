@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::scripted::{ARN, ROLE, kms, wrapped};
-use common::server::{Answer, Server};
+use common::server::{Server, kms_error, session, settings, sts_error, target};
 use common::{KEY, TestHost, assert_fails, open, open_with, unwrap, wrap};
 use keystead_backend::ErrorCode;
 use serde_json::{Value, json};
@@ -17,12 +17,12 @@ const FAR: &str = "2099-01-01T00:00:00Z";
 fn sts_and_kms(expiry: &'static str, accepts: impl Fn(&str) -> bool + Send + Sync + 'static) -> Server {
     let sessions = AtomicUsize::new(0);
     Server::start(move |_, request| {
-        if request.target() == "sts" {
+        if target(request) == "sts" {
             let action = ["AssumeRoleWithWebIdentity", "AssumeRole"]
                 .into_iter()
                 .find(|a| request.body.contains(a));
             let number = sessions.fetch_add(1, Ordering::SeqCst) + 1;
-            return Answer::session(
+            return session(
                 action.expect("no other action is used"),
                 &format!("ASIA{number}"),
                 expiry,
@@ -36,7 +36,7 @@ fn sts_and_kms(expiry: &'static str, accepts: impl Fn(&str) -> bool + Send + Syn
         if accepts(id) {
             kms(request)
         } else {
-            Answer::kms_error("ExpiredTokenException", "expired")
+            kms_error("ExpiredTokenException", "expired")
         }
     })
 }
@@ -45,7 +45,7 @@ fn sts_calls(server: &Server) -> Vec<String> {
     server
         .requests()
         .iter()
-        .filter(|request| request.target() == "sts")
+        .filter(|request| target(request) == "sts")
         .map(|request| request.body.clone())
         .collect()
 }
@@ -60,14 +60,14 @@ fn a_role_is_assumed_once_for_many_calls_with_the_token_that_the_application_min
     let host = TestHost::minting("aaaaaaaaaa.bbbbbbbbbb.cccccccccc");
     let key = open_with(
         Arc::clone(&host),
-        &server.settings(),
+        &settings(&server),
         &role(&json!({ "audience": "aws:acme" })),
     );
     for _ in 0..3 {
         let wrapped = wrap(&*key).unwrap();
         assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
     }
-    assert_eq!(*host.audiences.lock().unwrap(), ["aws:acme"]);
+    assert_eq!(host.audiences(), ["aws:acme"]);
     let [asked] = &sts_calls(&server)[..] else {
         panic!("STS was asked {} times", sts_calls(&server).len())
     };
@@ -87,7 +87,7 @@ fn many_threads_at_once_ask_for_one_session() {
     let host = TestHost::minting("a.b.c");
     let key = open_with(
         host,
-        &server.settings(),
+        &settings(&server),
         &role(&json!({ "audience": "aws:acme" })),
     );
     std::thread::scope(|scope| {
@@ -104,7 +104,7 @@ fn a_session_about_to_expire_is_renewed_with_a_fresh_token_from_the_file() {
     let path = directory.path().join("token");
     std::fs::write(&path, "first.first.first\n").unwrap();
     let server = sts_and_kms("2020-01-01T00:00:00Z", |_| true);
-    let mut settings = server.settings();
+    let mut settings = settings(&server);
     settings["token_file"] = json!(path);
     let key = open(&settings, &role(&json!({ "token_file": true })));
     unwrap(&*key, &wrapped()).unwrap();
@@ -134,7 +134,7 @@ fn a_session_that_kms_no_longer_takes_is_renewed_once_within_the_call() {
     });
     let key = open_with(
         TestHost::minting("a.b.c"),
-        &server.settings(),
+        &settings(&server),
         &role(&json!({ "audience": "x" })),
     );
     unwrap(&*key, &wrapped()).unwrap();
@@ -166,10 +166,10 @@ fn every_refusal_of_sts_becomes_its_code_and_names_the_role() {
         (400, "Throttling", ErrorCode::Throttled),
         (503, "ServiceUnavailable", ErrorCode::Unavailable),
     ] {
-        let server = Server::start(move |_, _| Answer::sts_error(status, code, "because"));
+        let server = Server::start(move |_, _| sts_error(status, code, "because"));
         let by_token = open_with(
             TestHost::minting("a.b.c"),
-            &server.settings(),
+            &settings(&server),
             &role(&json!({ "audience": "x" })),
         );
         assert_fails(unwrap(&*by_token, &wrapped()), meaning, &[ROLE, code, "because"]);
@@ -180,8 +180,8 @@ fn every_refusal_of_sts_becomes_its_code_and_names_the_role() {
         (403, "SignatureDoesNotMatch", ErrorCode::Unauthenticated),
         (403, "ExpiredToken", ErrorCode::Unauthenticated),
     ] {
-        let server = Server::start(move |_, _| Answer::sts_error(status, code, "because"));
-        let by_role = open(&server.settings(), &json!({ "key_arn": ARN, "role_arn": ROLE }));
+        let server = Server::start(move |_, _| sts_error(status, code, "because"));
+        let by_role = open(&settings(&server), &json!({ "key_arn": ARN, "role_arn": ROLE }));
         assert_fails(unwrap(&*by_role, &wrapped()), meaning, &[ROLE, code, "because"]);
     }
 }
@@ -189,10 +189,10 @@ fn every_refusal_of_sts_becomes_its_code_and_names_the_role() {
 #[test]
 fn a_token_never_gets_into_an_error_even_if_sts_repeats_it() {
     let token = "eyJhbGciOiJub25l.eyJzdWIiOiJhY21l.c2lnbmF0dXJl";
-    let server = Server::start(move |_, _| Answer::sts_error(400, "InvalidIdentityToken", token));
+    let server = Server::start(move |_, _| sts_error(400, "InvalidIdentityToken", token));
     let key = open_with(
         TestHost::minting(token),
-        &server.settings(),
+        &settings(&server),
         &role(&json!({ "audience": "x" })),
     );
     let error = assert_fails(unwrap(&*key, &wrapped()), ErrorCode::Unauthenticated, &["token"]);
@@ -204,7 +204,7 @@ fn a_token_never_gets_into_an_error_even_if_sts_repeats_it() {
 #[test]
 fn an_application_that_mints_no_tokens_is_told_so() {
     let server = sts_and_kms(FAR, |_| true);
-    let key = open(&server.settings(), &role(&json!({ "audience": "aws:acme" })));
+    let key = open(&settings(&server), &role(&json!({ "audience": "aws:acme" })));
     assert_fails(
         unwrap(&*key, &wrapped()),
         ErrorCode::InvalidConfig,
@@ -222,7 +222,7 @@ fn a_role_without_a_token_is_assumed_by_the_applications_own_credentials_with_th
     let server = sts_and_kms(FAR, |id| id == "ASIA1");
     let config =
         json!({ "key_arn": ARN, "role_arn": ROLE, "external_id": "acme-77", "role_session_name": "vault" });
-    let key = open(&server.settings(), &config);
+    let key = open(&settings(&server), &config);
     assert_eq!(unwrap(&*key, &wrapped()).unwrap(), KEY);
     let requests = server.requests();
     assert!(

@@ -10,19 +10,19 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::scripted::{ALIAS, ARN, OTHER, decrypted, encrypted, kms, wrapped};
-use common::server::{Answer, Request, Server};
+use common::server::{Answer, Server, kms_error, settings, target};
 use common::{KEY, assert_fails, call, context, open, unwrap, wrap};
 use keystead_backend::{Call, ErrorCode, KeyInstance, Wrapped};
 use serde_json::json;
 
 fn key_at(server: &Server) -> Box<dyn KeyInstance> {
-    open(&server.settings(), &json!({ "key_arn": ARN }))
+    open(&settings(server), &json!({ "key_arn": ARN }))
 }
 
 #[test]
 fn a_wrap_is_one_encrypt_and_an_unwrap_one_decrypt_with_the_recorded_key_and_the_context_as_pairs() {
     let server = Server::start(|_, request| kms(request));
-    let key = open(&server.settings(), &json!({ "key_arn": ALIAS }));
+    let key = open(&settings(&server), &json!({ "key_arn": ALIAS }));
     let wrapped = wrap(&*key).unwrap();
     assert_eq!(wrapped, common::scripted::wrapped());
     assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
@@ -30,7 +30,7 @@ fn a_wrap_is_one_encrypt_and_an_unwrap_one_decrypt_with_the_recorded_key_and_the
     let pairs = json!({ "keystead:store": "00ff", "keystead:organization": "acme", "keystead:epoch": "1" });
     let requests = server.requests();
     assert_eq!(
-        requests.iter().map(Request::target).collect::<Vec<_>>(),
+        requests.iter().map(target).collect::<Vec<_>>(),
         ["TrentService.Encrypt", "TrentService.Decrypt"]
     );
     assert_eq!(
@@ -117,9 +117,8 @@ fn every_refusal_of_kms_becomes_its_code_and_names_key_and_reason() {
         ("KeyUnavailableException", "unavailable", ErrorCode::Unavailable),
         ("SomethingNewException", "new", ErrorCode::Internal),
     ] {
-        let server = Server::start(move |_, _| {
-            Answer::kms_error(code, message).with_header("x-amzn-requestid", "r-42")
-        });
+        let server =
+            Server::start(move |_, _| kms_error(code, message).with_header("x-amzn-requestid", "r-42"));
         let key = key_at(&server);
         let words = [ARN, code, message, "r-42"];
         assert_fails(unwrap(&*key, &wrapped()), meaning, &words);
@@ -129,8 +128,7 @@ fn every_refusal_of_kms_becomes_its_code_and_names_key_and_reason() {
 
 #[test]
 fn a_namespace_before_the_code_does_not_hide_it() {
-    let server =
-        Server::start(|_, _| Answer::kms_error("com.amazonaws.kms#DisabledException", "is disabled"));
+    let server = Server::start(|_, _| kms_error("com.amazonaws.kms#DisabledException", "is disabled"));
     assert_fails(unwrap(&*key_at(&server), &wrapped()), ErrorCode::KeyDisabled, &[]);
 }
 
@@ -143,7 +141,7 @@ fn answers_without_a_code_are_judged_by_their_status() {
         (503, ErrorCode::Unavailable),
     ] {
         for body in ["", "<html>not KMS</html>", "{}"] {
-            let server = Server::start(move |_, _| Answer::xml(status, body));
+            let server = Server::start(move |_, _| Answer::raw(status, body));
             assert_fails(unwrap(&*key_at(&server), &wrapped()), meaning, &[ARN]);
         }
     }
@@ -159,7 +157,7 @@ fn an_answer_that_cannot_be_read_is_an_outage_and_never_a_key() {
         r#"{"Plaintext": 7}"#,
         r#"{"Plaintext": "%%%", "KeyId": "x"}"#,
     ] {
-        let server = Server::start(move |_, _| Answer::xml(200, body));
+        let server = Server::start(move |_, _| Answer::raw(200, body));
         let key = key_at(&server);
         let error = key.unwrap(&call(), &context(), &wrapped()).expect_err(body);
         assert!(
@@ -173,7 +171,7 @@ fn an_answer_that_cannot_be_read_is_an_outage_and_never_a_key() {
 
 #[test]
 fn an_answer_for_another_key_is_not_believed() {
-    let server = Server::start(|_, request| match request.target() {
+    let server = Server::start(|_, request| match target(request) {
         "TrentService.Encrypt" => encrypted(OTHER),
         _ => decrypted(OTHER),
     });
@@ -183,7 +181,7 @@ fn an_answer_for_another_key_is_not_believed() {
 
     let foreign = OTHER.replace("111122223333", "999999999999");
     let server = Server::start(move |_, _| encrypted(&foreign));
-    let by_alias = open(&server.settings(), &json!({ "key_arn": ALIAS }));
+    let by_alias = open(&settings(&server), &json!({ "key_arn": ALIAS }));
     assert_fails(wrap(&*by_alias), ErrorCode::WrongKey, &["999999999999"]);
 }
 
@@ -241,7 +239,7 @@ fn what_the_store_file_says_wrongly_about_a_wrap_is_refused_before_kms_is_asked(
         },
         ErrorCode::InvalidCiphertext,
     );
-    let by_alias = open(&server.settings(), &json!({ "key_arn": ALIAS }));
+    let by_alias = open(&settings(&server), &json!({ "key_arn": ALIAS }));
     let foreign = Wrapped {
         key_id: OTHER.replace("eu-west-1", "eu-west-2"),
         ..wrapped()
@@ -271,9 +269,9 @@ fn a_plaintext_of_no_or_too_many_bytes_is_refused_before_kms_is_asked() {
 #[test]
 fn throttling_is_retried_and_then_told_with_the_wait_that_the_answer_wishes() {
     let server = Server::start(|_, _| {
-        Answer::kms_error("ThrottlingException", "Rate exceeded").with_header("retry-after", "7")
+        kms_error("ThrottlingException", "Rate exceeded").with_header("retry-after", "7")
     });
-    let mut settings = server.settings();
+    let mut settings = settings(&server);
     settings["max_attempts"] = json!(3);
     let key = open(&settings, &json!({ "key_arn": ARN }));
     let error = assert_fails(
@@ -288,11 +286,11 @@ fn throttling_is_retried_and_then_told_with_the_wait_that_the_answer_wishes() {
 #[test]
 fn an_illness_that_passes_is_not_seen() {
     let server = Server::start(|before, request| match before {
-        0 => Answer::kms_error("KMSInternalException", "try again"),
-        1 => Answer::xml(503, ""),
+        0 => kms_error("KMSInternalException", "try again"),
+        1 => Answer::raw(503, ""),
         _ => kms(request),
     });
-    let mut settings = server.settings();
+    let mut settings = settings(&server);
     settings["max_attempts"] = json!(3);
     let key = open(&settings, &json!({ "key_arn": ARN }));
     assert_eq!(unwrap(&*key, &wrapped()).unwrap(), KEY);
@@ -306,8 +304,8 @@ fn a_refusal_is_not_retried() {
         "InvalidCiphertextException",
         "KMSInvalidStateException",
     ] {
-        let server = Server::start(move |_, _| Answer::kms_error(code, "no"));
-        let mut settings = server.settings();
+        let server = Server::start(move |_, _| kms_error(code, "no"));
+        let mut settings = settings(&server);
         settings["max_attempts"] = json!(5);
         let key = open(&settings, &json!({ "key_arn": ARN }));
         assert!(unwrap(&*key, &wrapped()).is_err());
@@ -318,7 +316,7 @@ fn a_refusal_is_not_retried() {
 #[test]
 fn a_slow_answer_ends_at_the_deadline_of_the_call_even_with_retries_left() {
     let server = Server::start(|_, request| kms(request).after(Duration::from_secs(20)));
-    let mut settings = server.settings();
+    let mut settings = settings(&server);
     settings["max_attempts"] = json!(10);
     let key = open(&settings, &json!({ "key_arn": ARN }));
     let short = Call::with_timeout(Duration::from_millis(300));
@@ -336,7 +334,7 @@ fn an_attempt_that_hangs_is_cut_off_and_the_next_one_succeeds() {
         0 => kms(request).after(Duration::from_secs(20)),
         _ => kms(request),
     });
-    let mut settings = server.settings();
+    let mut settings = settings(&server);
     settings["max_attempts"] = json!(2);
     settings["attempt_timeout_ms"] = json!(200);
     let key = open(&settings, &json!({ "key_arn": ARN }));
@@ -381,7 +379,7 @@ fn status_asks_nothing_before_the_first_wrap_and_then_makes_a_dry_run_of_the_lat
     assert_eq!(key.status(&call()).unwrap().key_id, ARN);
     let probe = server.requests().pop().unwrap();
     assert_eq!(
-        (probe.target(), &probe.json()["DryRun"]),
+        (target(&probe), &probe.json()["DryRun"]),
         ("TrentService.Decrypt", &json!(true))
     );
     assert_eq!(probe.json()["KeyId"], json!(ARN));
@@ -391,8 +389,8 @@ fn status_asks_nothing_before_the_first_wrap_and_then_makes_a_dry_run_of_the_lat
 fn status_tells_what_stands_against_the_key() {
     let server = Server::start(|before, request| match before {
         0 => kms(request),
-        1 => Answer::kms_error("DisabledException", "is disabled"),
-        _ => Answer::kms_error("AccessDeniedException", "not authorized to perform: kms:Decrypt"),
+        1 => kms_error("DisabledException", "is disabled"),
+        _ => kms_error("AccessDeniedException", "not authorized to perform: kms:Decrypt"),
     });
     let key = key_at(&server);
     wrap(&*key).unwrap();

@@ -35,11 +35,7 @@ fn an_application_that_mints_tokens_is_the_identity_that_trusts_them() {
     let key = open_with(Arc::clone(&host), &azure.settings(), &config);
     let wrapped = wrap(&*key).unwrap();
     assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
-    assert_eq!(
-        *host.audiences.lock().unwrap(),
-        [AUDIENCE],
-        "one token for many calls"
-    );
+    assert_eq!(host.audiences(), [AUDIENCE], "one token for many calls");
 }
 
 #[test]

@@ -220,7 +220,7 @@ fn an_answer_that_makes_no_sense_is_an_outage_and_one_of_another_key_a_wrong_key
         );
     }
     for operation in ["wrapkey", "unwrapkey"] {
-        let other = "https://senseless.vault.azure.net/keys/other/0123456789abcdef0123456789abcdef";
+        let other = "https://senseless.vault.azure.net/keys/other/00112233445566778899aabbccddeeff";
         azure
             .inject(&json!({ "operation": operation, "kid": other }))
             .unwrap();

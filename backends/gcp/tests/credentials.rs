@@ -85,7 +85,7 @@ fn a_token_that_the_application_mints_is_exchanged_once_for_many_calls() {
             });
         }
     });
-    assert_eq!(*host.audiences.lock().unwrap(), [AUDIENCE]);
+    assert_eq!(host.audiences(), [AUDIENCE]);
     assert_eq!(federated.exchanges(), 1);
     let requests = gcp.requests(&federated.key).unwrap();
     let who = json!(federated.provider.principal(SUBJECT));
@@ -95,7 +95,7 @@ fn a_token_that_the_application_mints_is_exchanged_once_for_many_calls() {
             .filter(|request| request["rpc"] == "Encrypt")
             .all(|request| request["member"] == who)
     );
-    assert!(host.logged.lock().unwrap().is_empty());
+    assert!(host.logged().is_empty());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::server::{Answer, Server, transit};
+use common::server::{Server, auth, errors, transit};
 use common::{KEY, Secret, TestHost, assert_fails, call, context, open, open_with, settings, unwrap, wrap};
 use keystead_backend::{Call, ErrorCode};
 use keystead_tests::emulators::OpenBao;
@@ -33,7 +33,7 @@ fn key_with_role(bao: &OpenBao, key: &str, mount: &str, more: &Value) {
 }
 
 fn minting(bao: &'static OpenBao, subject: &'static str) -> Arc<TestHost> {
-    TestHost::minting(move |audience| Some(bao.identity_token(audience, subject, &json!({})).unwrap()))
+    common::host(move |audience| Some(bao.identity_token(audience, subject, &json!({})).unwrap()))
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_role_is_logged_in_to_once_for_many_calls_by_the_token_that_the_application_
         let wrapped = wrap(&*key).unwrap();
         assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
     }
-    assert_eq!(*host.audiences.lock().unwrap(), ["bao:minted"]);
+    assert_eq!(host.audiences(), ["bao:minted"]);
     // Looked at by the owner: the token may use this key and no other.
     bao.create_key(None, "minted-other").unwrap();
     let config =
@@ -102,7 +102,7 @@ fn a_token_for_another_audience_or_subject_or_from_elsewhere_or_expired_is_refus
     let open_by = |minted: String| {
         let mut config = by_role("strict", "bao:strict");
         config["role_mount"] = json!("jwt-strict");
-        let host = TestHost::minting(move |_| Some(minted.clone()));
+        let host = common::host(move |_| Some(minted.clone()));
         open_with(
             host,
             &json!({ "address": bao.address(), "max_attempts": 1 }),
@@ -298,7 +298,7 @@ fn a_role_is_logged_in_to_again_when_its_token_reaches_the_longest_life() {
         );
         std::thread::sleep(Duration::from_millis(250));
     }
-    let logins = host.audiences.lock().unwrap().len();
+    let logins = host.asked();
     assert!((2..=6).contains(&logins), "{logins} logins");
 }
 
@@ -392,13 +392,13 @@ fn logins(seconds: u64, accepts: impl Fn(usize) -> bool + Send + Sync + 'static)
     Server::start(move |_, request| {
         if request.path.ends_with("/login") {
             let number = given.fetch_add(1, Ordering::SeqCst) + 1;
-            return Answer::auth(&format!("s.{number}"), seconds, false);
+            return auth(&format!("s.{number}"), seconds, false);
         }
         let number = request.header("x-vault-token").trim_start_matches("s.").parse();
         if number.is_ok_and(&accepts) {
             transit(request)
         } else {
-            Answer::errors(403, &["permission denied"])
+            errors(403, &["permission denied"])
         }
     })
 }
@@ -409,8 +409,8 @@ fn a_token_that_is_no_longer_taken_is_replaced_once_within_the_call() {
     let theirs = Arc::clone(&accepted);
     let server = logins(3600, move |number| number == theirs.load(Ordering::SeqCst));
     let key = open_with(
-        TestHost::minting(|_| Some("a.b.c".into())),
-        &json!({ "address": server.address, "max_attempts": 1 }),
+        common::host(|_| Some("a.b.c".into())),
+        &json!({ "address": server.address(), "max_attempts": 1 }),
         &by_role("acme", "x"),
     );
     wrap(&*key).unwrap();
@@ -425,8 +425,8 @@ fn a_token_that_is_no_longer_taken_is_replaced_once_within_the_call() {
 fn many_threads_at_once_log_in_once() {
     let server = logins(3600, |_| true);
     let key = open_with(
-        TestHost::minting(|_| Some("a.b.c".into())),
-        &json!({ "address": server.address }),
+        common::host(|_| Some("a.b.c".into())),
+        &json!({ "address": server.address() }),
         &by_role("acme", "x"),
     );
     std::thread::scope(|scope| {
@@ -440,11 +440,15 @@ fn many_threads_at_once_log_in_once() {
 #[test]
 fn an_application_that_takes_long_to_mint_holds_up_nobody_beyond_the_deadline() {
     let server = logins(3600, |_| true);
-    let host = TestHost::minting(|_| {
+    let host = common::host(|_| {
         std::thread::sleep(Duration::from_secs(3));
         Some("a.b.c".into())
     });
-    let key = open_with(host, &json!({ "address": server.address }), &by_role("acme", "x"));
+    let key = open_with(
+        host,
+        &json!({ "address": server.address() }),
+        &by_role("acme", "x"),
+    );
     std::thread::scope(|scope| {
         for _ in 0..40 {
             scope.spawn(|| {
@@ -461,7 +465,7 @@ fn an_application_that_takes_long_to_mint_holds_up_nobody_beyond_the_deadline() 
 fn an_application_that_mints_no_tokens_is_told_so() {
     let server = logins(3600, |_| true);
     let key = open(
-        &json!({ "address": server.address }),
+        &json!({ "address": server.address() }),
         &by_role("acme", "bao:acme"),
     );
     assert_fails(
@@ -475,10 +479,10 @@ fn an_application_that_mints_no_tokens_is_told_so() {
 #[test]
 fn a_token_never_gets_into_an_error_even_if_the_server_repeats_it() {
     let token = "eyJhbGciOiJub25l.eyJzdWIiOiJhY21l.c2lnbmF0dXJl";
-    let server = Server::start(move |_, _| Answer::errors(400, &[token]));
+    let server = Server::start(move |_, _| errors(400, &[token]));
     let key = open_with(
-        TestHost::minting(move |_| Some(token.into())),
-        &json!({ "address": server.address, "max_attempts": 1 }),
+        common::host(move |_| Some(token.into())),
+        &json!({ "address": server.address(), "max_attempts": 1 }),
         &by_role("acme", "x"),
     );
     let error = assert_fails(wrap(&*key), ErrorCode::Unauthenticated, &["token"]);
@@ -494,15 +498,15 @@ fn while_the_server_is_ill_a_worn_token_is_used_to_its_end() {
     let server = Server::start(move |_, request| {
         if request.path.ends_with("/login") {
             if theirs.load(Ordering::SeqCst) == 1 {
-                return Answer::errors(500, &["internal error"]);
+                return errors(500, &["internal error"]);
             }
-            return Answer::auth("s.1", 12, false);
+            return auth("s.1", 12, false);
         }
         transit(request)
     });
     let key = open_with(
-        TestHost::minting(|_| Some("a.b.c".into())),
-        &json!({ "address": server.address, "max_attempts": 1 }),
+        common::host(|_| Some("a.b.c".into())),
+        &json!({ "address": server.address(), "max_attempts": 1 }),
         &by_role("acme", "x"),
     );
     wrap(&*key).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use common::server::{Answer, Request, Server, transit};
+use common::server::{Answer, Request, Server, errors, transit};
 use common::{KEY, Secret, assert_fails, call, context, open, unwrap, wrap};
 use keystead_backend::{Call, ErrorCode, KeyInstance, Wrapped};
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ fn at(server: &Server) -> At {
 fn at_with(server: &Server, more: &Value, config: &Value) -> At {
     let token = Secret::new("s.token");
     let mut settings =
-        json!({ "address": server.address, "vault_token_file": token.path, "max_attempts": 1 });
+        json!({ "address": server.address(), "vault_token_file": token.path, "max_attempts": 1 });
     for (field, value) in more.as_object().unwrap() {
         settings[field] = value.clone();
     }
@@ -174,7 +174,7 @@ fn every_refusal_becomes_its_code_and_names_key_and_reason() {
         (400, "something new", ErrorCode::Internal),
         (418, "something new", ErrorCode::Internal),
     ] {
-        let server = only_the_key_answers(Answer::errors(status, &[error]));
+        let server = only_the_key_answers(errors(status, &[error]));
         let at = at(&server);
         let start = &error[..error.len().min(20)];
         let words = ["transit/keys/acme", &format!("HTTP {status}"), start];
@@ -234,7 +234,7 @@ fn an_answer_that_cannot_be_read_is_an_outage_and_never_a_key() {
 #[test]
 fn a_redirect_is_not_followed() {
     let elsewhere = Server::start(|_, request| transit(request));
-    let target = format!("{}/v1/transit/decrypt/acme", elsewhere.address);
+    let target = format!("{}/v1/transit/decrypt/acme", elsewhere.address());
     let server = only_the_key_answers(Answer::raw(307, "").with_header("location", &target));
     assert_fails(
         unwrap(&*at(&server).key, &wrapped()),
@@ -293,9 +293,8 @@ fn a_plaintext_of_no_or_too_many_bytes_is_refused_before_the_server_is_asked() {
 
 #[test]
 fn throttling_is_retried_and_then_told_with_the_wait_that_the_answer_wishes() {
-    let server = only_the_key_answers(
-        Answer::errors(429, &["rate limit quota exceeded"]).with_header("retry-after", "1"),
-    );
+    let server =
+        only_the_key_answers(errors(429, &["rate limit quota exceeded"]).with_header("retry-after", "1"));
     let at = at_with(&server, &json!({ "max_attempts": 2 }), &json!({ "key": "acme" }));
     let error = assert_fails(unwrap(&*at.key, &wrapped()), ErrorCode::Throttled, &["quota"]);
     assert_eq!(error.retry_after, Some(Duration::from_secs(1)));
@@ -304,9 +303,8 @@ fn throttling_is_retried_and_then_told_with_the_wait_that_the_answer_wishes() {
 
 #[test]
 fn a_wish_to_wait_beyond_the_deadline_is_told_at_once() {
-    let server = only_the_key_answers(
-        Answer::errors(429, &["rate limit quota exceeded"]).with_header("retry-after", "3600"),
-    );
+    let server =
+        only_the_key_answers(errors(429, &["rate limit quota exceeded"]).with_header("retry-after", "3600"));
     let at = at_with(&server, &json!({ "max_attempts": 5 }), &json!({ "key": "acme" }));
     let error = assert_fails(unwrap(&*at.key, &wrapped()), ErrorCode::Throttled, &[]);
     assert_eq!(error.retry_after, Some(Duration::from_secs(3600)));
@@ -316,7 +314,7 @@ fn a_wish_to_wait_beyond_the_deadline_is_told_at_once() {
 #[test]
 fn an_illness_that_passes_is_not_seen() {
     let server = Server::start(|before, request| match (before, request) {
-        (0, _) => Answer::errors(503, &["Vault is sealed"]),
+        (0, _) => errors(503, &["Vault is sealed"]),
         (2, _) => transit(request).lost(),
         (3, _) => Answer::raw(502, ""),
         _ => transit(request),
@@ -335,7 +333,7 @@ fn a_refusal_is_not_retried() {
         (400, "refusing to use soft-deleted key"),
         (400, "something new"),
     ] {
-        let server = only_the_key_answers(Answer::errors(status, &[error]));
+        let server = only_the_key_answers(errors(status, &[error]));
         let at = at_with(&server, &json!({ "max_attempts": 5 }), &json!({ "key": "acme" }));
         assert!(unwrap(&*at.key, &wrapped()).is_err());
         assert_eq!(server.count("/decrypt/acme"), 1, "{error}");
@@ -433,7 +431,7 @@ fn instances_with_the_same_settings_share_one_connection() {
     let settings = at.settings.to_string();
     let open = |config: &str| {
         use keystead_backend::{KeyBackend, OpenRequest};
-        let host = common::TestHost::minting(|_| None);
+        let host = common::host(|_| None);
         backend
             .open(OpenRequest {
                 settings: &settings,

@@ -6,7 +6,7 @@ use keystead_backend::Wrapped;
 use serde_json::json;
 
 use super::KEY;
-use super::server::{Answer, Request};
+use super::server::{Answer, Request, kms_error, target};
 
 pub(crate) const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 pub(crate) const OTHER: &str = "arn:aws:kms:eu-west-1:111122223333:key/00000000-12ab-34cd-56ef-1234567890ab";
@@ -31,10 +31,10 @@ pub(crate) fn decrypted(key_id: &str) -> Answer {
 
 /// KMS as it should be, for one key.
 pub(crate) fn kms(request: &Request) -> Answer {
-    match request.target() {
+    match target(request) {
         "TrentService.Encrypt" => encrypted(ARN),
         "TrentService.Decrypt" if request.json()["DryRun"] == json!(true) => {
-            Answer::kms_error("DryRunOperationException", "The request would have succeeded")
+            kms_error("DryRunOperationException", "The request would have succeeded")
         }
         "TrentService.Decrypt" => decrypted(ARN),
         other => panic!("{other} is beyond the least-privilege grant"),

@@ -1,119 +1,32 @@
 //! What the tests of this backend share: a host, and short ways to open and call.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 pub(crate) mod server;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
-use keystead_backend::{
-    BackendError, Call, Context, ErrorCode, Host, KeyBackend, KeyInstance, LockedBytes, LogLevel,
-    OpenRequest, Wrapped,
-};
+use keystead_backend::KeyInstance;
+use keystead_tests::direct;
+pub(crate) use keystead_tests::direct::{KEY, TestHost, assert_fails, call, context, unwrap, wrap};
 use keystead_tests::emulators::OpenBao;
 use keystead_transit::TransitBackend;
 use serde_json::{Value, json};
 
-/// Makes a token for an audience.
-type Mint = dyn Fn(&str) -> Option<String> + Send + Sync;
-
-/// An application that mints the tokens that `mint` makes of an audience.
-pub(crate) struct TestHost {
-    mint: Box<Mint>,
-    /// The audiences it was asked for.
-    pub(crate) audiences: Mutex<Vec<String>>,
-    pub(crate) logged: Mutex<Vec<String>>,
-}
-
-impl TestHost {
-    pub(crate) fn minting(mint: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self {
-            mint: Box::new(mint),
-            audiences: Mutex::default(),
-            logged: Mutex::default(),
-        })
-    }
-}
-
-impl Host for TestHost {
-    fn log(&self, _level: LogLevel, message: &str) {
-        self.logged.lock().unwrap().push(message.to_owned());
-    }
-
-    fn random(&self, out: &mut [u8]) -> Result<(), BackendError> {
+/// A host that mints what `mint` makes of an audience. What it draws is the least that can be drawn, so that waits are short.
+pub(crate) fn host(mint: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Arc<TestHost> {
+    TestHost::minting_by(mint).with_random(|out| {
         out.fill(0);
         Ok(())
-    }
-
-    fn identity_token(&self, audience: &str) -> Result<LockedBytes, BackendError> {
-        self.audiences.lock().unwrap().push(audience.to_owned());
-        match (self.mint)(audience) {
-            Some(token) => Ok(LockedBytes::copy_from(token.as_bytes())),
-            None => Err(BackendError::new(
-                ErrorCode::Unsupported,
-                "this application is no issuer",
-            )),
-        }
-    }
+    })
 }
 
 pub(crate) fn open(settings: &Value, config: &Value) -> Box<dyn KeyInstance> {
-    open_with(TestHost::minting(|_| None), settings, config)
+    open_with(host(|_| None), settings, config)
 }
 
 pub(crate) fn open_with(host: Arc<TestHost>, settings: &Value, config: &Value) -> Box<dyn KeyInstance> {
-    let (settings, config) = (settings.to_string(), config.to_string());
-    let request = OpenRequest {
-        settings: &settings,
-        config: &config,
-        host,
-    };
-    TransitBackend::default()
-        .open(request)
-        .unwrap_or_else(|error| panic!("{config} with {settings}: {error}"))
-}
-
-/// A call with time enough for a slow machine.
-pub(crate) fn call() -> Call {
-    Call::with_timeout(Duration::from_secs(30))
-}
-
-pub(crate) fn context() -> Context {
-    Context::new([
-        ("keystead:store", "00ff"),
-        ("keystead:organization", "acme"),
-        ("keystead:epoch", "1"),
-    ])
-}
-
-/// A key to wrap; the same in every test.
-pub(crate) const KEY: [u8; 32] = *b"0123456789abcdef0123456789abcdef";
-
-pub(crate) fn wrap(key: &dyn KeyInstance) -> Result<Wrapped, BackendError> {
-    key.wrap(&call(), &context(), &KEY)
-}
-
-pub(crate) fn unwrap(key: &dyn KeyInstance, wrapped: &Wrapped) -> Result<Vec<u8>, BackendError> {
-    key.unwrap(&call(), &context(), wrapped)
-        .map(|plaintext| plaintext.as_slice().to_vec())
-}
-
-/// Asserts that a call failed so, and that its message has these words.
-#[track_caller]
-pub(crate) fn assert_fails<T>(
-    result: Result<T, BackendError>,
-    code: ErrorCode,
-    words: &[&str],
-) -> BackendError {
-    let Err(error) = result else {
-        panic!("it succeeded, but should have failed with {code}")
-    };
-    assert_eq!(error.code, code, "{error}");
-    for word in words {
-        assert!(error.message.contains(word), "\"{word}\" is not in: {error}");
-    }
-    error
+    direct::open_with(&TransitBackend::default(), host, settings, config)
 }
 
 /// A file with a secret in it, in a directory of its own that goes with it.
