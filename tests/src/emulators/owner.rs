@@ -1,35 +1,5 @@
 //! One owner for every KMS: a running peer, settings for the backend, new keys, and what an owner does with both: switches a key off
 //! and on, and has the KMS die, come back, and say nothing.
-//!
-//! ```no_run
-//! use keystead_tests::emulators::{Kms, Owner};
-//!
-//! # fn main() -> anyhow::Result<()> {
-//! for kms in Kms::ALL {
-//!     let Some(mut owner) = Owner::start_or_skip(kms, "what holds for every KMS") else { continue };
-//!     let key = owner.new_key()?;
-//!     let (settings, config) = (owner.settings(), &key.config); // for the backend `kms.backend_name()`
-//!     // … use the key …
-//!     owner.disable(&key)?; // … which must fail now …
-//!     owner.enable(&key)?;
-//!     owner.kill()?; // … nobody answers …
-//!     owner.restart()?; // … and the key is there as before
-//! }
-//! # Ok(()) }
-//! ```
-//!
-//! # What dies, and how it comes back
-//!
-//! | | killed by | what it comes back with |
-//! | --- | --- | --- |
-//! | [`Kms::Managed`] | its keyring file is moved away | the file |
-//! | [`Kms::Aws`] | SIGKILL of ministack | its own state files, written before each change is answered |
-//! | [`Kms::AzureVault`], [`Kms::AzureHsm`], [`Kms::Gcp`] | SIGKILL of the server | what it wrote before each change was answered |
-//! | [`Kms::Transit`] | SIGKILL of OpenBao, no development server here | its storage (Raft, in a directory); it is unsealed again |
-//! | [`Kms::Pkcs11`], [`Kms::Pkcs11KeyWrap`] | a token lives in the process that uses it: from then on each of its functions fails as `CKR_DEVICE_REMOVED` | the token |
-//!
-//! A server comes back at its old address, and nobody else gets that in between. AWS is ministack, since moto uses disabled keys:
-//! what ministack does not refuse stands [here](super#what-each-one-enforces).
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -123,6 +93,38 @@ pub struct Key {
 }
 
 /// A KMS of a test's own, and all rights in it. It ends when this is dropped.
+///
+/// # Examples
+///
+/// ```no_run
+/// use keystead_tests::emulators::{Kms, Owner};
+///
+/// # fn main() -> anyhow::Result<()> {
+/// for kms in Kms::ALL {
+///     let Some(mut owner) = Owner::start_or_skip(kms, "what holds for every KMS") else { continue };
+///     let key = owner.new_key()?;
+///     let (settings, config) = (owner.settings(), &key.config); // for the backend `kms.backend_name()`
+///     // … use the key …
+///     owner.disable(&key)?; // … which must fail now …
+///     owner.enable(&key)?;
+///     owner.kill()?; // … nobody answers …
+///     owner.restart()?; // … and the key is there as before
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// # What dies, and how it comes back
+///
+/// | | killed by | what it comes back with |
+/// | --- | --- | --- |
+/// | [`Kms::Managed`] | its keyring file is moved away | the file |
+/// | [`Kms::Aws`] | SIGKILL of ministack | its own state files, written before each change is answered |
+/// | [`Kms::AzureVault`], [`Kms::AzureHsm`], [`Kms::Gcp`] | SIGKILL of the server | what it wrote before each change was answered |
+/// | [`Kms::Transit`] | SIGKILL of OpenBao, no development server here | its storage (Raft, in a directory); it is unsealed again |
+/// | [`Kms::Pkcs11`], [`Kms::Pkcs11KeyWrap`] | a token lives in the process that uses it: from then on each of its functions fails as `CKR_DEVICE_REMOVED` | the token |
+///
+/// A server comes back at its old address, and nobody else gets that in between. AWS is ministack, since moto uses disabled keys:
+/// what ministack does not refuse stands in the table of [`emulators`](super).
 #[derive(Debug)]
 pub struct Owner {
     kms: Kms,
@@ -346,7 +348,7 @@ impl Owner {
         }
     }
 
-    /// Has the KMS die in the middle of whatever it does: see [the module](self) for how. Nobody answers until
+    /// Has the KMS die in the middle of whatever it does: see [`Owner`] for how. Nobody answers until
     /// [`restart`](Self::restart).
     pub fn kill(&mut self) -> anyhow::Result<()> {
         match &mut self.peer {
