@@ -12,6 +12,7 @@ pub mod env;
 pub mod example_c;
 pub mod explore;
 pub mod faults;
+pub mod filled;
 pub mod forge;
 pub mod fuzzing;
 pub mod gate;

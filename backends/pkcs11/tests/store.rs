@@ -8,13 +8,14 @@
 mod common;
 
 use keystead::backend::ErrorCode;
-use keystead::{Backend, Batch, EpochState, Error, Organization, Store, StoreOptions};
+use keystead::{Backend, EpochState, Error, Store, StoreOptions};
 use keystead_managed::ManagedBackend;
 use keystead_pkcs11::Pkcs11Backend;
 use keystead_tests::emulators::SoftHsm;
+use keystead_tests::filled::{check, fill, wait_until_refused, wait_until_served};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const LIFETIME: Duration = Duration::from_secs(3);
 
@@ -26,17 +27,7 @@ fn options(directory: &Path, settings: Value) -> StoreOptions {
         .kms_timeout(Duration::from_secs(10))
 }
 
-fn check(acme: &Organization, count: u32) {
-    for n in 0..count {
-        assert_eq!(acme.get(&format!("s/{n}")).unwrap().value, format!("value {n}"));
-    }
-}
-
 #[test]
-#[allow(
-    clippy::disallowed_methods,
-    reason = "how long a revocation takes is what is measured"
-)]
 fn an_organization_brings_its_key_on_a_token_rotates_it_switches_it_off_and_on() {
     let Some(hsm) = SoftHsm::shared_or_skip("a store under a key on a token, from add to revoke") else {
         return;
@@ -49,11 +40,7 @@ fn an_organization_brings_its_key_on_a_token_rotates_it_switches_it_off_and_on()
             .create(directory.path().join("store.keystead"))
             .unwrap();
         let acme = store.create_organization("acme").unwrap();
-        let mut batch = Batch::new();
-        for n in 0..200 {
-            batch = batch.put(&format!("s/{n}"), format!("value {n}")).unwrap();
-        }
-        acme.commit(batch).unwrap();
+        fill(&acme, 200);
 
         let job = acme
             .keys()
@@ -95,20 +82,9 @@ fn an_organization_brings_its_key_on_a_token_rotates_it_switches_it_off_and_on()
                 .unwrap();
         };
         switch(false);
-        let disabled = Instant::now();
-        let error = loop {
-            match acme.get("s/7") {
-                Ok(_) => assert!(
-                    disabled.elapsed() < LIFETIME + Duration::from_secs(2),
-                    "still served after the lifetime"
-                ),
-                Err(error) => break error,
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
+        let (error, took) = wait_until_refused(&acme, LIFETIME + Duration::from_secs(2));
         println!(
-            "{mechanism}: reads were refused {:?} after the key was switched off; the lifetime is {LIFETIME:?}: {error}",
-            disabled.elapsed()
+            "{mechanism}: reads were refused {took:?} after the key was switched off; the lifetime is {LIFETIME:?}: {error}"
         );
         let Error::Kms { source, .. } = &error else {
             panic!("{error}")
@@ -118,14 +94,7 @@ fn an_organization_brings_its_key_on_a_token_rotates_it_switches_it_off_and_on()
         assert_eq!(acme.list("", None, 1000).unwrap().items.len(), 200);
 
         switch(true);
-        let enabled = Instant::now();
-        while let Err(error) = acme.get("s/7") {
-            assert!(
-                error.is_revoked() && enabled.elapsed() < Duration::from_secs(10),
-                "{error}"
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait_until_served(&acme, Duration::from_secs(10));
         check(&acme, 200);
     }
 }

@@ -1,11 +1,12 @@
 //! A store in a temporary directory, with a simulated KMS behind every backend.
-#![allow(dead_code, reason = "each test file uses its part of this")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its part of this")]
 
 use keystead::{Backend, Organization, Store, StoreOptions};
 use keystead_loader::Plugin;
 use keystead_tests::built::plugin_or_leave_out;
 use keystead_tests::counted::Counter;
 use keystead_tests::emulators::{Key, Kms, Owner};
+pub(crate) use keystead_tests::filled::{check as check_filled, fill, value};
 use keystead_tests::kms::SimulatedKms;
 use std::path::PathBuf;
 
@@ -46,32 +47,6 @@ impl Bench {
 /// The config of a customer's key in the simulated KMS.
 pub(crate) fn key(name: &str) -> serde_json::Value {
     serde_json::json!({ "key": name })
-}
-
-/// Puts `count` secrets `s/0` … of one version each.
-pub(crate) fn fill(organization: &Organization, count: u32) {
-    for from in (0..count).step_by(1000) {
-        let mut batch = keystead::Batch::new();
-        for n in from..(from + 1000).min(count) {
-            batch = batch.put(&format!("s/{n}"), value(n)).unwrap();
-        }
-        organization.commit(batch).unwrap();
-    }
-}
-
-pub(crate) fn value(n: u32) -> String {
-    format!("the value of secret {n}")
-}
-
-/// Reads what [`fill`] wrote.
-pub(crate) fn check_filled(organization: &Organization, count: u32) {
-    for n in 0..count {
-        assert_eq!(
-            organization.get(&format!("s/{n}")).unwrap().value,
-            value(n).as_bytes(),
-            "secret {n}"
-        );
-    }
 }
 
 /// A KMS with its owner, a key in it, and its backend: the dynamic plugin that cargo has built, loaded by the loader.
