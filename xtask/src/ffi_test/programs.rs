@@ -128,11 +128,16 @@ fn threads(installed: &Installed, options: &[&str]) -> anyhow::Result<()> {
         bail!("this needs a nightly compiler; `rustup toolchain install nightly` gets one");
     }
     let sysroot = PathBuf::from(said(&mut nightly("rustc", &["--print", "sysroot"]))?.trim());
-    if !sysroot.join("lib/rustlib/src/rust/library/std").exists() {
-        bail!(
-            "this needs the standard library's sources, to build it watched: \
-             `rustup component add rust-src --toolchain nightly` gets them"
+    let sources = sysroot.join("lib/rustlib/src/rust/library/std");
+    if !sources.exists() {
+        let mut add = program(
+            "rustup",
+            &["component", "add", "rust-src", "--toolchain", "nightly"],
         );
+        run(&mut add).context(
+            "this needs the standard library's sources, to build it watched: the toolchain's component rust-src, \
+             which could not be fetched",
+        )?;
     }
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let target = target_directory()?.join("tsan");
