@@ -7,7 +7,7 @@ use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::decrypt::{DecryptError, DecryptOutput};
 use aws_sdk_kms::primitives::Blob;
 use keystead_backend::{BackendError, Call, Context, ErrorCode, KeyInstance, LockedBytes, Status, Wrapped};
-use keystead_backend_common::{Calls, Interrupts, quote};
+use keystead_backend_common::{Calls, Interrupts, quote, without_secret};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::arn::KeyArn;
@@ -85,9 +85,14 @@ impl KeyInstance for AwsKey {
             ));
         }
         let shared = Arc::clone(&self.shared);
-        let (given, plaintext) = (context.clone(), Zeroizing::new(plaintext.to_vec()));
-        let work = async move { shared.wrap(&given, &plaintext).await };
-        let wrapped = self.calls.run(call, &self.interrupts, &doing.what(), work)?;
+        let (given, sent) = (context.clone(), Zeroizing::new(plaintext.to_vec()));
+        let work = async move { shared.wrap(&given, &sent).await };
+        let wrapped = self
+            .calls
+            .run(call, &self.interrupts, &doing.what(), work)
+            .map_err(|error| {
+                without_secret(error, &doing.what(), plaintext, "the key that was to be wrapped")
+            })?;
         self.remember(context, &wrapped);
         Ok(wrapped)
     }

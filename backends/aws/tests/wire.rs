@@ -401,3 +401,23 @@ fn status_tells_what_stands_against_the_key() {
         &[ARN, "kms:Decrypt"],
     );
 }
+
+#[test]
+fn what_kms_says_of_the_key_that_was_to_be_wrapped_is_left_out() {
+    let server = Server::start(|_, request| {
+        let plaintext = request.json()["Plaintext"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        Answer::kms_error(
+            "ValidationException",
+            &format!("Value '{plaintext}' at 'plaintext' failed to satisfy constraint"),
+        )
+    });
+    let error = assert_fails(
+        wrap(&*key_at(&server)),
+        ErrorCode::InvalidConfig,
+        &["repeat the key that was to be wrapped"],
+    );
+    assert!(!error.message.contains(&STANDARD.encode(KEY)[..8]), "{error}");
+}

@@ -15,8 +15,8 @@ use azure_identity::{
     ClientSecretCredentialOptions, DeveloperToolsCredential, ManagedIdentityCredential,
     ManagedIdentityCredentialOptions, UserAssignedId,
 };
-use keystead_backend::{BackendError, ErrorCode, Host};
-use keystead_backend_common::{IdentityToken, token_text, words};
+use keystead_backend::{BackendError, ErrorCode, Host, LockedBytes};
+use keystead_backend_common::{IdentityToken, token_text, without_secret, words};
 
 use crate::config::Identity;
 use crate::failure::How;
@@ -29,7 +29,31 @@ use crate::settings::{Credential, Settings};
 pub(crate) struct Account {
     pub(crate) settings: Settings,
     clients: Mutex<HashMap<Towards, Arc<dyn HttpClient>>>,
-    own: Mutex<HashMap<Where, Arc<dyn TokenCredential>>>,
+    own: Mutex<HashMap<Where, Credentials>>,
+}
+
+/// Whom the SDK signs in as.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    pub(crate) sdks: Arc<dyn TokenCredential>,
+    pub(crate) shown: Arc<Shown>,
+}
+
+/// What Entra ID was shown last to prove who asks: an identity token or a client secret. No error repeats it.
+#[derive(Default)]
+pub(crate) struct Shown(Mutex<Option<LockedBytes>>);
+
+impl Shown {
+    fn note(&self, secret: LockedBytes) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(secret);
+    }
+
+    pub(crate) fn without(&self, error: BackendError, doing: &str) -> BackendError {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            Some(secret) => without_secret(error, doing, secret.as_slice(), "what was to prove who asks"),
+            None => error,
+        }
+    }
 }
 
 /// The tenant, if a config says another one than the settings, and the cloud that the application signs in to.
@@ -94,7 +118,7 @@ impl Account {
         cloud: Cloud,
         host: &Arc<dyn Host>,
         key: &str,
-    ) -> Result<Arc<dyn TokenCredential>, BackendError> {
+    ) -> Result<Credentials, BackendError> {
         let tenant = match identity {
             Identity::Federated {
                 tenant_id,
@@ -105,18 +129,18 @@ impl Account {
         };
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let place: Where = (tenant.clone(), cloud);
-        if let Some(credential) = own.get(&place) {
-            return Ok(Arc::clone(credential));
+        if let Some(credentials) = own.get(&place) {
+            return Ok(credentials.clone());
         }
-        let credential = self.own_credential(tenant.as_deref(), cloud, host, key)?;
-        own.insert(place, Arc::clone(&credential));
-        Ok(credential)
+        let credentials = self.own_credential(tenant.as_deref(), cloud, host, key)?;
+        own.insert(place, credentials.clone());
+        Ok(credentials)
     }
 
     /// Forgets this credential, if it is a shared one: its access tokens were not accepted.
-    pub(crate) fn discard(&self, refused: &Arc<dyn TokenCredential>) {
+    pub(crate) fn discard(&self, refused: &Credentials) {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.retain(|_, credential| !Arc::ptr_eq(credential, refused));
+        own.retain(|_, credentials| !Arc::ptr_eq(&credentials.sdks, &refused.sdks));
     }
 
     /// How an identity is proven, for messages.
@@ -136,8 +160,9 @@ impl Account {
         cloud: Cloud,
         host: &Arc<dyn Host>,
         key: &str,
-    ) -> Result<Arc<dyn TokenCredential>, BackendError> {
-        match self.settings.credential.as_ref() {
+    ) -> Result<Credentials, BackendError> {
+        let shown = Arc::new(Shown::default());
+        let sdks: Arc<dyn TokenCredential> = match self.settings.credential.as_ref() {
             Some(Credential::ClientSecret {
                 tenant_id,
                 client_id,
@@ -156,10 +181,10 @@ impl Account {
                     client_options: self.client_options(Towards::SignIn, cloud)?,
                 };
                 let tenant = tenant.unwrap_or(tenant_id);
-                let secret = Secret::new(text.to_owned());
-                let credential =
-                    ClientSecretCredential::new(tenant, client_id.clone(), secret, Some(options));
-                Ok(credential.map_err(|error| not_made(&error))?)
+                let sent = Secret::new(text.to_owned());
+                shown.note(secret);
+                ClientSecretCredential::new(tenant, client_id.clone(), sent, Some(options))
+                    .map_err(|error| not_made(&error))?
             }
             Some(Credential::WorkloadIdentity {
                 tenant_id,
@@ -169,23 +194,27 @@ impl Account {
                 let token = IdentityToken::File {
                     path: token_file.clone(),
                 };
-                self.federated(tenant.unwrap_or(tenant_id), client_id, &token, cloud, host, key)
+                let tenant = tenant.unwrap_or(tenant_id);
+                return self.federated(tenant, client_id, &token, cloud, host, key);
             }
             Some(Credential::ManagedIdentity { client_id }) => {
                 let options = ManagedIdentityCredentialOptions {
                     user_assigned_id: client_id.clone().map(UserAssignedId::ClientId),
                     client_options: self.client_options(Towards::Platform, cloud)?,
                 };
-                Ok(ManagedIdentityCredential::new(Some(options)).map_err(|error| not_made(&error))?)
+                ManagedIdentityCredential::new(Some(options)).map_err(|error| not_made(&error))?
             }
             Some(Credential::DeveloperTools) => {
-                Ok(DeveloperToolsCredential::new(None).map_err(|error| not_made(&error))?)
+                DeveloperToolsCredential::new(None).map_err(|error| not_made(&error))?
             }
-            None => Err(BackendError::new(
-                ErrorCode::Internal,
-                "the key was opened without a credential; please report this",
-            )),
-        }
+            None => {
+                return Err(BackendError::new(
+                    ErrorCode::Internal,
+                    "the key was opened without a credential; please report this",
+                ));
+            }
+        };
+        Ok(Credentials { sdks, shown })
     }
 
     fn federated(
@@ -196,18 +225,21 @@ impl Account {
         cloud: Cloud,
         host: &Arc<dyn Host>,
         key: &str,
-    ) -> Result<Arc<dyn TokenCredential>, BackendError> {
+    ) -> Result<Credentials, BackendError> {
+        let shown = Arc::new(Shown::default());
         let assertion = Assertion {
             token: token.clone(),
             host: Arc::clone(host),
             key: key.into(),
+            shown: Arc::clone(&shown),
         };
         let options = ClientAssertionCredentialOptions {
             client_options: self.client_options(Towards::SignIn, cloud)?,
         };
-        let credential =
-            ClientAssertionCredential::new(tenant_id.into(), client_id.into(), assertion, Some(options));
-        Ok(credential.map_err(|error| not_made(&error))?)
+        let sdks =
+            ClientAssertionCredential::new(tenant_id.into(), client_id.into(), assertion, Some(options))
+                .map_err(|error| not_made(&error))?;
+        Ok(Credentials { sdks, shown })
     }
 }
 
@@ -227,6 +259,7 @@ struct Assertion {
     token: IdentityToken,
     host: Arc<dyn Host>,
     key: String,
+    shown: Arc<Shown>,
 }
 
 impl fmt::Debug for Assertion {
@@ -241,9 +274,11 @@ impl ClientAssertion for Assertion {
         let failed = |error: BackendError| azure_core::Error::new(ErrorKind::Credential, error);
         let token = self.token.get(&self.host, &self.key).await.map_err(failed)?;
         let what = format!("signing in by workload identity federation for {}", self.key);
-        token_text(&what, token.as_slice())
+        let text = token_text(&what, token.as_slice())
             .map(str::to_owned)
-            .map_err(failed)
+            .map_err(failed)?;
+        self.shown.note(token);
+        Ok(text)
     }
 }
 

@@ -7,7 +7,7 @@ use azure_security_keyvault_keys::models::{
     Key, KeyClientGetKeyOptions, KeyClientWrapKeyOptions, KeyOperationParameters, KeyOperationResult,
 };
 use keystead_backend::{BackendError, Call, Context, ErrorCode, KeyInstance, LockedBytes, Status, Wrapped};
-use keystead_backend_common::{Calls, Interrupts, quote};
+use keystead_backend_common::{Calls, Interrupts, quote, without_secret};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::BLOB_MAX_BYTES;
@@ -64,10 +64,14 @@ impl KeyInstance for AzureKey {
             .check_length(plaintext.len())
             .map_err(|wrong| BackendError::new(ErrorCode::InvalidConfig, format!("{what}: {wrong}")))?;
         let shared = Arc::clone(&self.shared);
-        let plaintext = Zeroizing::new(plaintext.to_vec());
-        self.calls.run(call, &self.interrupts, &what, async move {
-            shared.wrap(&plaintext).await
-        })
+        let sent = Zeroizing::new(plaintext.to_vec());
+        let wrapped = self.calls.run(
+            call,
+            &self.interrupts,
+            &what,
+            async move { shared.wrap(&sent).await },
+        );
+        wrapped.map_err(|error| without_secret(error, &what, plaintext, "the key that was to be wrapped"))
     }
 
     fn unwrap(

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use azure_core::credentials::TokenCredential;
 use azure_security_keyvault_keys::{KeyClient, KeyClientOptions};
 use keystead_backend::{BackendError, ErrorCode, Host};
 
-use crate::account::Account;
+use crate::account::{Account, Credentials};
 use crate::config::Identity;
 use crate::failure::Doing;
 use crate::http::Towards;
@@ -25,7 +24,7 @@ pub(crate) struct Session {
 /// The SDK's client, which signs in by itself at its first call.
 struct Client {
     keys: KeyClient,
-    credential: Arc<dyn TokenCredential>,
+    credentials: Credentials,
     /// True once a call has succeeded: its access token was good then.
     proven: AtomicBool,
 }
@@ -67,12 +66,12 @@ impl Session {
             *cached = None;
         }
         drop(cached);
-        self.account.discard(&refused.credential);
+        self.account.discard(&refused.credentials);
     }
 
     fn connect(&self) -> Result<Client, BackendError> {
         let cloud = self.key.cloud();
-        let credential = self
+        let credentials = self
             .account
             .credential(&self.identity, cloud, &self.host, self.key.as_str())?;
         let options = KeyClientOptions {
@@ -81,16 +80,16 @@ impl Session {
             verify_challenge_resource: Some(true),
             ..KeyClientOptions::default()
         };
-        let keys =
-            KeyClient::new(&self.key.vault(), Arc::clone(&credential), Some(options)).map_err(|error| {
-                Doing::Look {
-                    key: self.key.as_str(),
-                }
-                .failed(ErrorCode::Internal, error.to_string())
-            })?;
+        let sdks = Arc::clone(&credentials.sdks);
+        let keys = KeyClient::new(&self.key.vault(), sdks, Some(options)).map_err(|error| {
+            Doing::Look {
+                key: self.key.as_str(),
+            }
+            .failed(ErrorCode::Internal, error.to_string())
+        })?;
         Ok(Client {
             keys,
-            credential,
+            credentials,
             proven: AtomicBool::new(false),
         })
     }
@@ -122,7 +121,8 @@ impl Attempt<'_> {
         error: &azure_core::Error,
     ) -> Result<(), BackendError> {
         let how = self.session.account.how(&self.session.identity);
-        let error = doing.sdk_failed(error, how);
+        let shown = &self.client.credentials.shown;
+        let error = shown.without(doing.sdk_failed(error, how), &doing.what());
         if !matches!(error.code, ErrorCode::Unauthenticated | ErrorCode::AccessDenied) {
             return Err(error);
         }

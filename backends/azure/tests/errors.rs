@@ -4,6 +4,7 @@ mod common;
 
 use std::time::Duration;
 
+use base64::Engine;
 use common::{KEY, Owned, assert_fails, unwrap, wrap};
 use keystead_backend::{ErrorClass, ErrorCode};
 use keystead_tests::emulators::Azure;
@@ -269,4 +270,61 @@ fn the_owner_disables_deletes_and_denies_and_gives_back() {
     let key = owned.open();
     azure.set_enabled(&owned.key, None, false).unwrap();
     assert_fails(wrap(&*key), ErrorCode::KeyDisabled, &[]);
+}
+
+#[test]
+fn what_was_sent_in_confidence_is_left_out_of_what_a_vault_or_entra_id_says_of_it() {
+    let Some(azure) = Azure::own_or_skip("answers of Azure that repeat what was sent") else {
+        return;
+    };
+    let owned = Owned::new(&azure, "echo.vault.azure.net");
+    let echo = |secret: &str, number: u32| {
+        let text = format!("AADSTS{number}: \"{secret}\" is not what was expected.");
+        let body = json!({ "error": "invalid_client", "error_description": text, "error_codes": [number] });
+        azure
+            .inject(&json!({ "operation": "token", "status": 401, "body": body }))
+            .unwrap();
+    };
+    let no_part_of = |secret: &str, error: &keystead_backend::BackendError| {
+        assert!(
+            error.message.starts_with("wrapping with")
+                && error.message.contains("left out")
+                && !error.message.contains(&secret[..12]),
+            "{error}"
+        );
+    };
+
+    let secret = owned.application.secret.as_str();
+    echo(secret, 7_000_215);
+    let error = assert_fails(wrap(&*owned.open()), ErrorCode::Unauthenticated, &[]);
+    no_part_of(secret, &error);
+
+    let token = azure
+        .mint(
+            "https://tokens.saas.example",
+            "saas:cmk:vault:acme",
+            "api://AzureADTokenExchange",
+            600,
+        )
+        .unwrap();
+    let config = json!({
+        "key_id": owned.key, "tenant_id": owned.application.tenant, "client_id": owned.application.client_id,
+        "workload_identity": { "audience": "api://AzureADTokenExchange" },
+    });
+    let key = common::open_with(
+        common::TestHost::minting(token.as_str()),
+        &azure.settings(),
+        &config,
+    );
+    echo(&token, 700_027);
+    let error = assert_fails(wrap(&*key), ErrorCode::Unauthenticated, &[]);
+    no_part_of(&token, &error);
+
+    let value = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(KEY);
+    let body = json!({ "error": { "code": "BadParameter", "message": format!("value {value} is invalid") } });
+    azure
+        .inject(&json!({ "operation": "wrapkey", "status": 400, "body": body }))
+        .unwrap();
+    let error = assert_fails(wrap(&*owned.open()), ErrorCode::InvalidConfig, &[]);
+    no_part_of(&value, &error);
 }

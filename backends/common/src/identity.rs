@@ -8,6 +8,7 @@ use std::sync::Arc;
 use keystead_backend::{BackendError, ErrorCode, Host, LockedBytes};
 use serde_json::Value;
 
+use crate::repeated::has_a_run_of;
 use crate::strict::{Object, kind};
 use crate::words::quote;
 
@@ -192,8 +193,7 @@ pub fn token_text<'a>(doing: &str, token: &'a [u8]) -> Result<&'a str, BackendEr
 pub fn without_token(mut error: BackendError, token: &str) -> BackendError {
     let repeated = token
         .split('.')
-        .filter(|part| part.len() >= 8)
-        .any(|part| error.message.contains(part));
+        .any(|part| has_a_run_of(&error.message, part.as_bytes()));
     if repeated {
         error.message = "the service refused the identity token, with words that repeat it and are left out here; check the token's issuer, audience, subject and lifetime".into();
     }

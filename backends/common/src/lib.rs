@@ -9,6 +9,7 @@
 //! | `IdentityToken` (feature `network`) | OpenID Connect tokens: minted by the application, or in a file |
 //! | [`SecretSource`] | a secret of the settings: in a file, an environment variable, a descriptor |
 //! | [`words`], [`causes`] | what a service or its client said, fit for an error |
+//! | [`without_secret`] | an error that does not repeat what the service was sent |
 //!
 //! For this project's backends; not covered by any promise of stability. A backend in another project needs
 //! `keystead-backend` alone.
@@ -19,6 +20,7 @@ mod calls;
 mod endpoint;
 #[cfg(feature = "network")]
 mod identity;
+mod repeated;
 mod secret;
 mod strict;
 mod words;
@@ -28,6 +30,7 @@ pub use allowed::Allowed;
 pub use calls::{Calls, Interrupts, Remaining};
 #[cfg(feature = "network")]
 pub use identity::{IdentityToken, TOKEN_MAX_BYTES, token_text, without_token};
+pub use repeated::without_secret;
 pub use secret::SecretSource;
 pub use strict::{Object, kind};
 pub use words::{causes, quote, words};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use google_cloud_gax::options::RequestOptionsBuilder;
 use google_cloud_kms_v1::model::{DecryptResponse, EncryptResponse};
 use keystead_backend::{BackendError, Call, Context, ErrorCode, KeyInstance, LockedBytes, Status, Wrapped};
-use keystead_backend_common::{Calls, Interrupts, quote};
+use keystead_backend_common::{Calls, Interrupts, quote, without_secret};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::account::proven;
@@ -72,12 +72,15 @@ impl KeyInstance for GcpKey {
             ));
         }
         let shared = Arc::clone(&self.shared);
-        let (bound_to, plaintext) = (context.canonical_bytes(), Zeroizing::new(plaintext.to_vec()));
-        self.calls.run(call, &self.interrupts, &doing.what(), async move {
+        let (bound_to, sent) = (context.canonical_bytes(), Zeroizing::new(plaintext.to_vec()));
+        let wrapped = self.calls.run(call, &self.interrupts, &doing.what(), async move {
             let doing = Doing::Wrap {
                 key: shared.key.as_str(),
             };
-            shared.encrypt(doing, &bound_to, &plaintext).await
+            shared.encrypt(doing, &bound_to, &sent).await
+        });
+        wrapped.map_err(|error| {
+            without_secret(error, &doing.what(), plaintext, "the key that was to be wrapped")
         })
     }
 

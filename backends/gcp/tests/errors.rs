@@ -4,6 +4,8 @@ mod common;
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use common::{Granted, KEY, assert_fails, call, open, refusal, unwrap, wrap};
 use keystead_backend::ErrorCode;
 use keystead_tests::emulators::Gcp;
@@ -384,5 +386,28 @@ fn nothing_that_listens_is_an_outage() {
         granted.open().status(&call()),
         ErrorCode::Unavailable,
         &["asking whether"],
+    );
+}
+
+#[test]
+fn what_google_says_of_the_key_that_was_to_be_wrapped_is_left_out() {
+    let Some(gcp) = Gcp::shared_or_skip("an answer of Google Cloud KMS that repeats what was sent") else {
+        return;
+    };
+    let granted = Granted::new(gcp);
+    let said = format!(
+        "Invalid value at 'plaintext' (TYPE_BYTES), \"{}\"",
+        STANDARD.encode(KEY)
+    );
+    gcp.fault(
+        &granted.key,
+        &[refusal("Encrypt", 400, "INVALID_ARGUMENT", &said)],
+    )
+    .unwrap();
+    // It looks for the key in the message, too.
+    assert_fails(
+        wrap(&*granted.open()),
+        ErrorCode::InvalidConfig,
+        &["repeat the key that was to be wrapped"],
     );
 }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use keystead_backend::{
     BackendError, Call, Context, ErrorCode, Host, KeyInstance, LockedBytes, Status, Wrapped,
 };
-use keystead_backend_common::{Calls, Interrupts, Remaining, quote};
+use keystead_backend_common::{Calls, Interrupts, Remaining, quote, without_secret};
 use serde::Deserialize;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -118,6 +118,9 @@ impl KeyInstance for TransitKey {
             .calls
             .run_blocking(call, &self.interrupts, &doing.what(), move |remaining| {
                 shared.wrap(remaining, &body)
+            })
+            .map_err(|error| {
+                without_secret(error, &doing.what(), plaintext, "the key that was to be wrapped")
             })?;
         self.remember(context, &wrapped);
         Ok(wrapped)
@@ -241,7 +244,10 @@ impl Shared {
             };
             match self.home.client.ask(remaining, &self.host, doing, &request) {
                 Ok(answer) => return Ok(answer),
-                Err(error) => token = self.session.next_token(asker, token, error)?,
+                Err(error) => {
+                    let error = without_secret(error, &doing.what(), token.text.as_bytes(), "the token");
+                    token = self.session.next_token(asker, token, error)?;
+                }
             }
         }
     }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use keystead_backend::{BackendError, ErrorClass, ErrorCode, Host};
-use keystead_backend_common::{IdentityToken, Remaining, SecretSource, token_text, without_token};
+use keystead_backend_common::{
+    IdentityToken, Remaining, SecretSource, token_text, without_secret, without_token,
+};
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::{Zeroize, Zeroizing};
@@ -221,7 +223,10 @@ impl Session {
             token: Some(&token.text),
             body: Some(b"{}"),
         };
-        let answer = asker.client.ask(asker.remaining, asker.host, doing, &request)?;
+        let answer = asker
+            .client
+            .ask(asker.remaining, asker.host, doing, &request)
+            .map_err(|error| without_secret(error, &doing.what(), token.text.as_bytes(), "the token"))?;
         let AuthAnswer { mut auth } = answer.json(doing)?;
         auth.client_token.zeroize();
         let at_first = token.lease.as_ref().map(|lease| lease.lasted_at_first);
@@ -255,7 +260,9 @@ impl Session {
                 let found: Found = answer.json(doing)?;
                 Lease::of(found.data.ttl, found.data.renewable, None)
             }
-            Err(error) if error.code.class() == ErrorClass::Retryable => return Err(error),
+            Err(error) if error.code.class() == ErrorClass::Retryable => {
+                return Err(without_secret(error, &doing.what(), text.as_bytes(), "the token"));
+            }
             Err(_) => None,
         };
         Ok(Token { text, lease })
@@ -292,6 +299,7 @@ impl Session {
                 })?;
                 let body = Zeroizing::new(json!({ "role_id": role_id, "secret_id": secret }).to_string());
                 self.exchange(asker, doing, mount, &body)
+                    .map_err(|error| without_secret(error, &doing.what(), secret.as_bytes(), "the secret id"))
             }
             Login::File { path } => {
                 let text = read_token(path, asker.key)?;

@@ -449,3 +449,53 @@ fn instances_with_the_same_settings_share_one_connection() {
         "the token is looked up once for both"
     );
 }
+
+#[test]
+fn what_was_sent_in_confidence_is_left_out_of_what_the_server_says_of_it() {
+    let server = Server::start(|_, request| {
+        if request.path.contains("/encrypt/") {
+            let plaintext = request.json()["plaintext"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            Answer::errors(400, &[&format!("{plaintext} cannot be encrypted")])
+        } else if request.path.contains("/decrypt/") {
+            Answer::errors(403, &[&format!("bad token {}", request.header("x-vault-token"))])
+        } else if request.path.ends_with("/login") {
+            let secret_id = request.json()["secret_id"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            Answer::errors(400, &[&format!("invalid secret_id {secret_id}")])
+        } else {
+            transit(request)
+        }
+    });
+    let token = Secret::new("s.a-token-of-more-than-a-few-letters");
+    let secret_id = Secret::new("5ec7e71d-0000-4000-8000-000000000000");
+    let by_token = json!({ "address": server.address, "vault_token_file": token.path, "max_attempts": 1 });
+    let by_role = json!({
+        "address": server.address, "max_attempts": 1, "approle_role_id": "keystead", "approle_secret_id_file": secret_id.path,
+    });
+    let key = |settings| open(settings, &json!({ "key": "acme" }));
+    let sent = STANDARD.encode(KEY);
+    for (error, secret, name) in [
+        (
+            wrap(&*key(&by_token)).err(),
+            sent.as_str(),
+            "the key that was to be wrapped",
+        ),
+        (
+            unwrap(&*key(&by_token), &wrapped()).err(),
+            "s.a-token-of",
+            "the token",
+        ),
+        (wrap(&*key(&by_role)).err(), "5ec7e71d-000", "the secret id"),
+    ] {
+        let error = error.expect("the server refuses everything");
+        assert!(
+            error.message.contains(name) && !error.message.contains(&secret[..12]),
+            "{error}"
+        );
+    }
+}
