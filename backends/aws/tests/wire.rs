@@ -409,7 +409,7 @@ fn what_kms_says_of_the_key_that_was_to_be_wrapped_is_left_out() {
             .as_str()
             .unwrap_or_default()
             .to_owned();
-        Answer::kms_error(
+        kms_error(
             "ValidationException",
             &format!("Value '{plaintext}' at 'plaintext' failed to satisfy constraint"),
         )

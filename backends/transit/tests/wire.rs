@@ -458,24 +458,24 @@ fn what_was_sent_in_confidence_is_left_out_of_what_the_server_says_of_it() {
                 .as_str()
                 .unwrap_or_default()
                 .to_owned();
-            Answer::errors(400, &[&format!("{plaintext} cannot be encrypted")])
+            errors(400, &[&format!("{plaintext} cannot be encrypted")])
         } else if request.path.contains("/decrypt/") {
-            Answer::errors(403, &[&format!("bad token {}", request.header("x-vault-token"))])
+            errors(403, &[&format!("bad token {}", request.header("x-vault-token"))])
         } else if request.path.ends_with("/login") {
             let secret_id = request.json()["secret_id"]
                 .as_str()
                 .unwrap_or_default()
                 .to_owned();
-            Answer::errors(400, &[&format!("invalid secret_id {secret_id}")])
+            errors(400, &[&format!("invalid secret_id {secret_id}")])
         } else {
             transit(request)
         }
     });
     let token = Secret::new("s.a-token-of-more-than-a-few-letters");
     let secret_id = Secret::new("5ec7e71d-0000-4000-8000-000000000000");
-    let by_token = json!({ "address": server.address, "vault_token_file": token.path, "max_attempts": 1 });
+    let by_token = json!({ "address": server.address(), "vault_token_file": token.path, "max_attempts": 1 });
     let by_role = json!({
-        "address": server.address, "max_attempts": 1, "approle_role_id": "keystead", "approle_secret_id_file": secret_id.path,
+        "address": server.address(), "max_attempts": 1, "approle_role_id": "keystead", "approle_secret_id_file": secret_id.path,
     });
     let key = |settings| open(settings, &json!({ "key": "acme" }));
     let sent = STANDARD.encode(KEY);
