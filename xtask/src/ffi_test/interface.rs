@@ -142,6 +142,9 @@ fn abi(installed: &Installed, bless: bool) -> anyhow::Result<()> {
     let mut compile = program("cc", &["-std=c99", "-g", "-shared", "-fPIC"]);
     compile.arg(format!("-Wl,-soname,{}", installed.soname()?));
     compile.arg(format!("-I{}", installed.prefix.join("include").display()));
+    // The baseline tells of the interface, not of the directory in which it was written.
+    let directory = source.parent().context("it lies in a directory")?;
+    compile.arg(format!("-fdebug-prefix-map={}=.", directory.display()));
     run(compile.arg(&source).arg("-o").arg(&stub))?;
 
     let baseline = root().join("ffi/abi/keystead.abi");
