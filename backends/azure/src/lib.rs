@@ -114,7 +114,8 @@
 //! A plaintext key is copied into [`LockedBytes`](keystead_backend::LockedBytes) and this crate's other copies are
 //! zeroized. The SDK's are not: its parameters, the JSON body with the key in base64 and the TLS buffers of each wrap and
 //! unwrap lie in ordinary memory and are freed without being overwritten; so are access tokens, identity tokens and the client
-//! secret. The SDK traces requests with `tracing`: addresses and headers that are known to be harmless, no bodies.
+//! secret. As a plugin this crate has an allocator that overwrites whatever is freed; an application that links it decides about
+//! its own. The SDK traces requests with `tracing`: addresses and headers that are known to be harmless, no bodies.
 //!
 //! # Example
 //!

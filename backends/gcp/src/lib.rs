@@ -109,7 +109,8 @@
 //!
 //! A plaintext key is copied into [`LockedBytes`](keystead_backend::LockedBytes), and this crate's other copies and the
 //! client's answer are zeroized. What lies in between is not: the request with the key, its JSON in base64 and the
-//! TLS buffers lie in ordinary memory and are freed without being overwritten; so are tokens. Never set
+//! TLS buffers lie in ordinary memory and are freed without being overwritten; so are tokens. As a plugin this crate has an
+//! allocator that overwrites whatever is freed; an application that links it decides about its own. Never set
 //! `GOOGLE_CLOUD_RUST_LOGGING`.
 //!
 //! # TLS and proxies

@@ -94,9 +94,9 @@
 //! # Memory
 //!
 //! Keys lie in [`LockedBytes`](keystead_backend::LockedBytes); what passes through this crate beside them is zeroized, and so
-//! is the PIN. Two copies are out of reach: what the vendor's library keeps is its own, and an unwrap by `aes-key-wrap` reads
-//! the frame through a buffer of the crate `cryptoki` that is freed without being overwritten. `aes-gcm` leaves nothing that
-//! the conformance tool finds after the instance is closed.
+//! is the PIN. What the vendor's library keeps is its own. An unwrap by `aes-key-wrap` reads the frame through a buffer of the crate
+//! `cryptoki`, which frees it without overwriting it; as a plugin this crate has an allocator that overwrites whatever is freed, and
+//! an application that links it decides about its own.
 //!
 //! # Example
 //!

@@ -94,7 +94,8 @@
 //!
 //! A plaintext key is copied into [`LockedBytes`](keystead_backend::LockedBytes), and this crate's other copies are zeroized: the JSON
 //! of each request and answer, tokens, secret ids. The HTTP client's are not: its buffers and those of TLS lie in ordinary memory
-//! and are freed without being overwritten, the header with the token too.
+//! and are freed without being overwritten, the header with the token too. As a plugin this crate has an allocator that overwrites
+//! whatever is freed; an application that links it decides about its own.
 //!
 //! # Example
 //!

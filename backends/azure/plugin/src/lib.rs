@@ -3,4 +3,9 @@
 //! A crate of its own, since the symbol that it exports must not be in the library that applications link statically: two
 //! backends in one program would both define it.
 
+/// Overwrites every block of memory when it is freed: clients, codecs and TLS copy keys and tokens, and do not.
+#[global_allocator]
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
 keystead_backend::export_backend!(keystead_azure_key_vault::AzureKeyVaultBackend::default());
