@@ -285,6 +285,11 @@ impl fmt::Display for Refusal {
                 f,
                 "its BLAKE3 digest is {actual}, which is not allowed; if this is the build that you mean, allow it"
             ),
+            Self::Image { error } if error.kind() == io::ErrorKind::ResourceBusy => write!(
+                f,
+                "the memory file that was made of it cannot be sealed, for something else uses its pages: {error}; try \
+                 again, and see whether another process looks into this one"
+            ),
             Self::Image { error } => write!(
                 f,
                 "no sealed memory file could be made of it: {error}; look at vm.memfd_noexec and the process's limits"

@@ -160,6 +160,12 @@ impl Image {
 #[cfg(target_os = "linux")]
 struct Copy(File);
 
+/// How often sealing is tried, and for how long it rests in between: a second in all, and up to 8.5 with the kernel's waits.
+#[cfg(target_os = "linux")]
+const SEAL_TRIES: u32 = 50;
+#[cfg(target_os = "linux")]
+const SEAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 #[cfg(target_os = "linux")]
 impl Copy {
     /// The name shows in `/proc/<pid>/maps` and in debuggers; it has no other meaning.
@@ -184,11 +190,21 @@ impl Copy {
         std::io::Write::write_all(&mut self.0, bytes).map_err(|error| Refusal::Image { error })
     }
 
+    /// Tries again while a page is in use elsewhere: the kernel refuses to seal a page that something else holds a
+    /// reference to (it could be written through it), waits for it by itself, but only for 150 ms, and takes its own
+    /// passing use for it: moving pages while memory is compacted, say.
     fn seal(self) -> Result<Content, Refusal> {
         use rustix::fs::{SealFlags, fcntl_add_seals};
         let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        fcntl_add_seals(&self.0, seals).map_err(|error| Refusal::Image { error: error.into() })?;
-        Ok(self.0.into())
+        let mut tries = 1;
+        loop {
+            match fcntl_add_seals(&self.0, seals) {
+                Ok(()) => return Ok(self.0.into()),
+                Err(rustix::io::Errno::BUSY) if tries < SEAL_TRIES => std::thread::sleep(SEAL_PAUSE),
+                Err(error) => return Err(Refusal::Image { error: error.into() }),
+            }
+            tries += 1;
+        }
     }
 }
 

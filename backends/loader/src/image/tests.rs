@@ -115,3 +115,71 @@ fn a_file_that_is_no_library_is_refused_by_the_dynamic_linker_in_its_words() {
         );
     }
 }
+
+/// A mapping through which the file could still be written, until it is dropped.
+struct Mapped(*mut c_void);
+
+/// Of one page: what the tests below write is shorter.
+const MAPPED_BYTES: usize = 4096;
+
+impl Mapped {
+    fn of(copy: &Copy) -> Self {
+        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping, at a place that the kernel chooses; nothing is read or written through it.
+        let mapped = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                MAPPED_BYTES,
+                access,
+                MapFlags::SHARED,
+                &copy.0,
+                0,
+            )
+        };
+        Self(mapped.expect("mapped"))
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped above, with this length, and nobody has its address.
+        unsafe { rustix::mm::munmap(self.0, MAPPED_BYTES) }.expect("unmapped");
+    }
+}
+
+// SAFETY: an address that only `drop` uses.
+unsafe impl Send for Mapped {}
+
+fn copy_of_something() -> Copy {
+    let mut copy = Copy::begin(Path::new("plugin.so")).expect("begun");
+    copy.write(b"something").expect("written");
+    copy
+}
+
+/// A continuous integration run failed to load a plugin that it had loaded many times: the kernel used a page of the image
+/// for more than the 150 ms that it waits for by itself, and "device or resource busy" was taken for an answer.
+#[test]
+fn an_image_that_is_in_use_for_a_moment_is_sealed_all_the_same() {
+    let copy = copy_of_something();
+    let mapped = Mapped::of(&copy);
+    let held = std::time::Duration::from_millis(300);
+    let user = std::thread::spawn(move || {
+        std::thread::sleep(held);
+        drop(mapped);
+    });
+    let since = std::time::Instant::now();
+    let content = copy.seal().expect("sealed");
+    assert!(since.elapsed() >= held / 2, "it had to wait");
+    user.join().expect("no panic");
+    assert!(File::from(content).write_at(b"x", 0).is_err());
+}
+
+#[test]
+fn an_image_that_others_could_write_is_never_sealed_and_the_error_says_so() {
+    let copy = copy_of_something();
+    let _mapped = Mapped::of(&copy);
+    let refusal = copy.seal().expect_err("could be written");
+    let text = refusal.to_string();
+    assert!(text.contains("something else uses its pages"), "{text}");
+}
