@@ -125,7 +125,15 @@ fn a_value_typed_on_a_terminal_is_not_shown() {
         prompt.push(char::from(byte[0]));
     }
     // The prompt is written just before the terminal stops showing what is typed.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let is_shown = || {
+        let modes = rustix::termios::tcgetattr(&theirs)
+            .expect("a terminal")
+            .local_modes;
+        modes.contains(rustix::termios::LocalModes::ECHO)
+    };
+    while is_shown() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
     ours.write_all(format!("{SECRET}\r").as_bytes()).expect("typed");
     assert!(child.wait().expect("it ends").success());
     let seen = read_available(ours, theirs);

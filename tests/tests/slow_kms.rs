@@ -189,14 +189,14 @@ fn a_backend_that_never_opens_a_key_costs_its_caller_the_deadline() {
     let slow_kms = SlowKms::before(&bench);
     let store = slow_kms
         .options()
-        .kms_timeout(Duration::from_millis(200))
+        .kms_timeout(Duration::from_secs(2))
         .create(bench.path())
         .unwrap();
     let acme = store.create_organization("acme").unwrap();
     slow_kms.opening.shut();
     let began = Instant::now();
     let refused = acme.keys().add("own", "customer-kms", key("acme")).err().unwrap();
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     let Error::Kms { source, .. } = &refused else {
         panic!("{refused}");
     };

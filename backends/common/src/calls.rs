@@ -267,7 +267,7 @@ mod tests {
             started.elapsed()
         );
         assert!(
-            started.elapsed() < Duration::from_millis(1000),
+            started.elapsed() < Duration::from_secs(20),
             "{:?}",
             started.elapsed()
         );

@@ -34,7 +34,7 @@ fn a_service_that_does_not_answer_ends_with_the_calls_deadline() {
     let (result, took) = timed(|| key.unwrap(&short, &context(), &wrapped));
     assert_fails(result, ErrorCode::Timeout, &["300 ms"]);
     assert!(
-        took >= Duration::from_millis(300) && took < Duration::from_secs(3),
+        took >= Duration::from_millis(300) && took < Duration::from_secs(20),
         "{took:?}"
     );
     gcp.resume().unwrap();
@@ -93,7 +93,7 @@ fn cancelling_and_interrupting_end_a_call_in_flight() {
             })
         });
         assert_fails(result, ErrorCode::Cancelled, &["unwrapping with"]);
-        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert!(took < Duration::from_secs(15), "{took:?}");
     }
     assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
 }

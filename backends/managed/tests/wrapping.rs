@@ -469,7 +469,7 @@ fn waiting_for_another_process_that_makes_the_keyring_ends_with_the_deadline() {
     assert_eq!(error.code, ErrorCode::Timeout);
     assert!(error.message.contains("another process"), "{error}");
     lock.unlock().unwrap();
-    key.wrap(&soon, &context(), &EPOCH_KEY).unwrap();
+    key.wrap(&call(), &context(), &EPOCH_KEY).unwrap();
 }
 
 #[test]

@@ -218,10 +218,13 @@ fn a_call_that_waits_behind_one_that_hangs_ends_at_its_own_deadline() {
     let settings = settings(&hsm, 1);
     let key = open(&settings, &config("hangs", "aes-gcm"));
     let wrapped = wrap(&*key).unwrap();
-    hsm.request(&["C_DecryptInit sleep:1500 1"]).unwrap();
+    hsm.request(&["C_DecryptInit sleep:5000 1"]).unwrap();
+    hsm.forget_calls();
     std::thread::scope(|scope| {
         let hanging = scope.spawn(|| unwrap(&*key, &wrapped));
-        std::thread::sleep(Duration::from_millis(200));
+        while hsm.calls_of("C_DecryptInit") == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let started = Instant::now();
         let hasty = Call::with_timeout(Duration::from_millis(100));
         assert_fails(
@@ -241,7 +244,7 @@ fn a_call_that_waits_behind_one_that_hangs_ends_at_its_own_deadline() {
             &[],
         );
         assert!(
-            started.elapsed() < Duration::from_millis(1200),
+            started.elapsed() < Duration::from_millis(4000),
             "{:?}",
             started.elapsed()
         );

@@ -174,7 +174,7 @@ fn a_slow_answer_is_given_up_for_another_attempt_and_a_slow_kms_ends_at_the_dead
     let outcome = key.unwrap(&brief, &context(), &wrapped);
     assert_fails(outcome, ErrorCode::Timeout, &[&behind.arn]);
     assert!(
-        started.elapsed() < Duration::from_secs(2),
+        started.elapsed() < Duration::from_secs(15),
         "{:?}",
         started.elapsed()
     );
