@@ -20,7 +20,7 @@ use crate::secret;
 /// The deadline of a call that is to succeed.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 /// How much later than it should a call may return: "within its time, or little later", on a busy machine.
-pub(crate) const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(4);
 
 /// One plugin on its bench.
 pub(crate) struct Bench {

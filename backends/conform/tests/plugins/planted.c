@@ -178,7 +178,7 @@ static int32_t planted_wrap(keystead_backend_instance *instance, const keystead_
         }
     }
     if (planted("hears no cancelling and knows no deadline")) {
-        usleep(3500000);
+        usleep(5500000);
     }
     if (planted("never returns")) {
         for (;;) {
