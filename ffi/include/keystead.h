@@ -1138,8 +1138,9 @@ typedef struct keystead_identity_request {
 
 /*
  Mints a token: writes at most capacity bytes to token, their number to *token_len, and returns 0; or returns a code of
- KEYSTEAD_BACKEND_... that says why not. Called from threads of the library, several at once; throws nothing. The token
- is a secret; the library erases its copy.
+ KEYSTEAD_BACKEND_... that says why not. KEYSTEAD_BACKEND_UNAVAILABLE when it cannot be minted at the moment: what is cached
+ serves on; a code of the class KEYSTEAD_CLASS_REVOKED takes the key away. Called from threads of the library, several at
+ once; throws nothing. The token is a secret; the library erases its copy.
  */
 typedef int32_t (*keystead_identity_token)(void *context,
                                            const struct keystead_identity_request *request,

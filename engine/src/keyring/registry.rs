@@ -175,7 +175,9 @@ pub trait IdentityProvider: Send + Sync {
     ///
     /// # Errors
     ///
-    /// What the application cannot do, in words for people; it reaches the caller as a KMS error.
+    /// What the application cannot do, in words for people; it reaches the caller as a KMS error. Its code decides as one of the
+    /// KMS does: `Unavailable` when the application cannot mint at the moment, since `Unauthenticated` and the like take the key
+    /// away.
     fn token(&self, request: &IdentityRequest<'_>) -> Result<LockedBytes, BackendError>;
 }
 

@@ -7,6 +7,7 @@ package keystead
 import "C"
 
 import (
+	"errors"
 	"runtime/cgo"
 	"unsafe"
 )
@@ -23,13 +24,16 @@ func keysteadGoVerifyProgress(context unsafe.Pointer, lookedAt C.uint64_t) {
 func keysteadGoIdentityToken(context unsafe.Pointer, request *C.keystead_identity_request, token *C.uint8_t,
 	capacity C.size_t, tokenLen *C.size_t) (code C.int32_t) {
 	// What a panic or an error says may hold anything, so it is not told.
-	code = C.KEYSTEAD_BACKEND_INTERNAL
+	code = C.KEYSTEAD_BACKEND_UNAVAILABLE
 	defer func() { _ = recover() }()
 	mint := cgo.Handle(uintptr(context)).Value().(func(IdentityRequest) (string, error))
 	minted, err := mint(IdentityRequest{goText(request.audience), goText(request.organization), goText(request.key)})
+	var refused Code
 	switch {
+	case errors.As(err, &refused) && refused > C.KEYSTEAD_KMS:
+		return C.int32_t(refused) - C.KEYSTEAD_KMS
 	case err != nil:
-		return C.KEYSTEAD_BACKEND_UNAUTHENTICATED
+		return code
 	case C.size_t(len(minted)) > capacity:
 		return C.KEYSTEAD_BACKEND_BUFFER_TOO_SMALL
 	}

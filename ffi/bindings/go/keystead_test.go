@@ -416,44 +416,6 @@ func TestAStoreIsVerified(t *testing.T) {
 	must[*keystead.VerifyReport](t)(store.Verify(keystead.VerifyOptions{Progress: func(uint64) { panic("not told") }}))
 }
 
-func TestTheApplicationMintsTokensForAPluginThatLogsInWithThem(t *testing.T) {
-	directory := t.TempDir()
-	path := os.Getenv("KEYSTEAD_MINTING_PLUGIN")
-	minting := must[*keystead.Backend](t)(keystead.LoadPlugin(path, keystead.PluginOptions{
-		Digests: [][32]byte{must[[32]byte](t)(keystead.PluginDigest(path))},
-	}))
-	managed := must[*keystead.Backend](t)(keystead.ManagedBackend(filepath.Join(directory, "app.keyring"), nil))
-	var mutex sync.Mutex
-	var refusal error
-	asked := map[keystead.IdentityRequest]bool{}
-	store := must[*keystead.Store](t)(keystead.Create(filepath.Join(directory, "m"), &keystead.StoreOptions{
-		Backends:       []*keystead.Backend{managed, minting},
-		KMSAttemptsMax: 1,
-		IdentityToken: func(request keystead.IdentityRequest) (string, error) {
-			mutex.Lock()
-			defer mutex.Unlock()
-			asked[request] = true
-			return "token for " + request.Organization, refusal
-		},
-	}))
-	defer store.Close()
-	acme := must[*keystead.Organization](t)(store.CreateOrganization("acme"))
-	put(t, acme, "a", "correct horse")
-	wait(t)(acme.AddKey("own", "minting", nil))
-	ok(t, store.ForgetEpochKeys())
-	equal(t, value(t, acme, "a", keystead.Latest), "correct horse")
-	mutex.Lock()
-	equal(t, asked, map[keystead.IdentityRequest]bool{{Audience: "keystead:tests", Organization: "acme", Key: "own"}: true})
-	refusal = errors.New("secret horse")
-	mutex.Unlock()
-	ok(t, store.ForgetEpochKeys())
-	_, err := acme.Get("a", keystead.Latest)
-	told := fails(t, err, keystead.CodeKMSUnauthenticated)
-	if strings.Contains(told.Message, "secret horse") {
-		t.Fatal(told)
-	}
-}
-
 func TestAPluginOfAnotherDigestDoesNotRun(t *testing.T) {
 	_, err := keystead.LoadPlugin(plugin(t), keystead.PluginOptions{Digests: make([][32]byte, 1)})
 	fails(t, err, keystead.CodePluginRefused)

@@ -55,7 +55,9 @@ type StoreOptions struct {
 	RewrapBatch uint32
 	// WrapsPerEpochMax is how many data keys an epoch wraps before its key must be rotated. 0: 2^30.
 	WrapsPerEpochMax uint64
-	// IdentityToken mints tokens for backends that log in with them. It lives as long as the process.
+	// IdentityToken mints tokens for backends that log in with them. It lives as long as the process. An error, or a panic, is
+	// an outage: what is cached serves on. One that wraps a code of a KMS is that, and CodeKMSAccessDenied or the like takes the
+	// key away. No more of it is told.
 	IdentityToken func(IdentityRequest) (string, error)
 	// Checkpoint is what Store.Checkpoint said: Open refuses a store that has not come as far, with ClassIntegrity. "": nothing is
 	// asked of it. Of no use to Create.

@@ -15,8 +15,11 @@ const ofKms = [
   'INVALID_CIPHERTEXT', 'THROTTLED', 'UNAVAILABLE', 'TIMEOUT', 'CANCELLED', 'UNSUPPORTED', 'INTERNAL',
 ] as const;
 
+/** Why a backend did not do what it was asked. It decides what the store does next. */
+export type BackendCode = (typeof ofKms)[number];
+
 /** What went wrong, exactly. Later versions of the library may have more, which are told as `CODE_` and a number. */
-export type ErrorCode = (typeof own)[number] | `KMS_${(typeof ofKms)[number]}` | `CODE_${number}`;
+export type ErrorCode = (typeof own)[number] | `KMS_${BackendCode}` | `CODE_${number}`;
 
 /** A call did not do what it was asked. `message` is for people, and never holds a secret. */
 export class KeysteadError extends Error {
@@ -79,6 +82,18 @@ export class SystemFailureError extends KeysteadError {
 /** A fault in the library or in a backend. */
 export class FaultError extends KeysteadError {
   override name = 'FaultError';
+}
+
+/** Thrown by the application: what `identityToken` answers instead of a token. Of the message nothing is told. */
+export class BackendError extends Error {
+  override name = 'BackendError';
+  readonly code: BackendCode;
+
+  constructor(code: BackendCode, message?: string) {
+    super(message);
+    if (!ofKms.includes(code)) throw new TypeError(`a backend's code is one of ${ofKms.join(', ')}`);
+    this.code = code;
+  }
 }
 
 type Kind = new (message: string, code: ErrorCode, retryable?: boolean, retryAfterMs?: number) => KeysteadError;

@@ -2,6 +2,7 @@
 
 export { Backend, pluginDigest, type ManagedOptions, type PluginOptions } from './backend.js';
 export {
+  BackendError,
   CallerError,
   ConfigError,
   ConflictError,
@@ -12,6 +13,7 @@ export {
   OutageError,
   RevokedError,
   SystemFailureError,
+  type BackendCode,
   type ErrorCode,
 } from './errors.js';
 export { version } from './native.js';

@@ -1,6 +1,7 @@
 // A store: one file with the secrets of many organizations, opened by one process at a time.
 
 import { type Backend } from './backend.js';
+import { BackendError } from './errors.js';
 import { Family, Handle } from './handle.js';
 import {
   address,
@@ -43,7 +44,8 @@ export interface StoreOptions {
   wrapsPerEpochMax?: number;
   /**
    * Mints tokens for backends that log in with them. Called on the event loop's thread, so it answers at once, from what was
-   * prepared. It lives as long as the process.
+   * prepared. It lives as long as the process. What it throws is an outage: what is cached serves on. A `BackendError` is what its
+   * code says, and `ACCESS_DENIED` or the like takes the key away.
    */
   identityToken?: (request: IdentityRequest) => string | Uint8Array;
 }
@@ -237,8 +239,9 @@ function minter(mint: (request: IdentityRequest) => string | Uint8Array): Pointe
       if (data.length > 0) room(token, data.length).set(data);
       Buffer.from(room(tokenLength, 8).buffer).writeBigUInt64LE(BigInt(data.length));
       return constant('KEYSTEAD_BACKEND_OK');
-    } catch {
-      return constant('KEYSTEAD_BACKEND_INTERNAL'); // what was thrown may say anything, so it is not told
+    } catch (thrown) {
+      // What it says may be anything, so it is not told.
+      return constant(`KEYSTEAD_BACKEND_${thrown instanceof BackendError ? thrown.code : 'UNAVAILABLE'}`);
     }
   });
 }

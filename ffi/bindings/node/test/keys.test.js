@@ -9,13 +9,14 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import {
   Backend,
+  BackendError,
   CallerError,
   ConfigError,
   ConflictError,
-  FaultError,
   IntegrityError,
   NotFoundError,
   OutageError,
+  RevokedError,
   Store,
   pluginDigest,
 } from 'keystead';
@@ -151,10 +152,10 @@ test('the application mints tokens for a plugin that logs in with them', async (
   const minting = await Backend.load(path, { digest: await pluginDigest(path) });
   const managed = await Backend.managed(join(directory, 'app.keyring'));
   const asked = new Set();
-  let refuse = false;
+  let thrown;
   const identityToken = (request) => {
     asked.add(JSON.stringify(request));
-    if (refuse) throw new Error('secret horse');
+    if (thrown !== undefined) throw thrown;
     return `token for ${request.organization}`;
   };
   const store = await Store.create(join(directory, 'm'), { backends: [managed, minting], kmsAttemptsMax: 1, identityToken });
@@ -165,9 +166,19 @@ test('the application mints tokens for a plugin that logs in with them', async (
   assert.deepEqual([...asked], ['{"audience":"keystead:tests","organization":"acme","key":"own"}']);
   await store.forgetEpochKeys();
   assert.equal((await acme.get('a')).value.toString(), 'correct horse');
-  refuse = true;
-  await store.forgetEpochKeys();
-  await assert.rejects(acme.get('a'), (error) => error instanceof FaultError && !error.message.includes('secret horse'));
+  assert.throws(() => new BackendError('NO_SUCH_CODE'), TypeError);
+  for (const [what, kind, code] of [
+    [new Error('secret horse'), OutageError, 'KMS_UNAVAILABLE'],
+    [new BackendError('ACCESS_DENIED', 'secret horse'), RevokedError, 'KMS_ACCESS_DENIED'],
+    ['secret horse', OutageError, 'KMS_UNAVAILABLE'],
+  ]) {
+    thrown = what;
+    await store.forgetEpochKeys();
+    await assert.rejects(acme.get('a'), (error) => {
+      assert.ok(error instanceof kind && error.code === code, `${error.code} is ${code}`);
+      return !error.message.includes('secret horse');
+    });
+  }
 });
 
 test('a plugin of another digest does not run', async () => {

@@ -233,7 +233,7 @@ def test_the_application_mints_tokens_for_a_plugin_that_logs_in_with_them(
         assert acme.get("a").value == b"correct horse"
         for raised, code in [
             (BackendError(BackendCode.ACCESS_DENIED, "no"), Code.KMS_ACCESS_DENIED),
-            (ValueError("secret horse"), Code.KMS_INTERNAL),
+            (ValueError("secret horse"), Code.KMS_UNAVAILABLE),
         ]:
             fault[:] = [raised]
             store.forget_epoch_keys()

@@ -84,7 +84,8 @@ class Store(Handle):
         - `background_rewrap`: whether re-wrap jobs go on by themselves; otherwise in `RewrapJob.run_here` alone.
         - `rewrap_batch`: how many data keys one batch moves (2,048).
         - `wraps_per_epoch_max`: how many data keys an epoch wraps before its key must be rotated (2**30).
-        - `identity_token`: mints tokens for backends that log in with them.
+        - `identity_token`: mints tokens for backends that log in with them. What it raises is an outage: what is cached
+          serves on. A `BackendError` is what its code says, and `ACCESS_DENIED` or the like takes the key away.
 
         A number of 0 stands for the default.
         """
@@ -267,7 +268,7 @@ def _options(
 _minters: list[Any] = []
 
 
-@ffi.def_extern(error=int(lib.KEYSTEAD_BACKEND_INTERNAL))  # type: ignore[untyped-decorator]
+@ffi.def_extern(error=int(lib.KEYSTEAD_BACKEND_UNAVAILABLE))  # type: ignore[untyped-decorator]
 def keystead_py_identity_token(context: Any, request: Any, token: Any, capacity: int, token_len: Any) -> int:
     try:
         mint: IdentityToken = ffi.from_handle(context)
@@ -281,7 +282,7 @@ def keystead_py_identity_token(context: Any, request: Any, token: Any, capacity:
     except BackendError as error:
         return int(error.code)
     except BaseException:  # nothing may leave this function, and what it says may hold anything
-        return int(lib.KEYSTEAD_BACKEND_INTERNAL)
+        return int(lib.KEYSTEAD_BACKEND_UNAVAILABLE)
 
 
 class _Watcher:
