@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"unsafe"
 )
 
@@ -116,7 +115,7 @@ func newBackend(pointer *C.keystead_backend) *Backend {
 	b := &Backend{newHandle("backend", unsafe.Pointer(pointer), func(p unsafe.Pointer) {
 		C.keystead_backend_free((*C.keystead_backend)(p))
 	}, nil)}
-	runtime.SetFinalizer(b, func(b *Backend) { b.handle.end() })
+	endForgotten(b, b.handle)
 	return b
 }
 

@@ -1,6 +1,7 @@
 package keystead
 
 import (
+	"runtime"
 	"sync"
 	"unsafe"
 )
@@ -12,6 +13,7 @@ type handle struct {
 	family  *family
 	mutex   sync.Mutex
 	idle    *sync.Cond
+	ending  sync.Once
 	pointer unsafe.Pointer
 	calls   int
 }
@@ -43,21 +45,26 @@ func (h *handle) release() {
 	}
 }
 
-// end lets no further call begin, waits for those in flight, and frees the object. Doing it twice does nothing.
+// end lets no further call begin, waits for those in flight, and frees the object. Doing it twice does nothing, but wait for whoever
+// came first.
 func (h *handle) end() {
-	h.mutex.Lock()
-	pointer := h.pointer
-	h.pointer = nil
-	if pointer != nil {
+	h.ending.Do(func() {
+		h.mutex.Lock()
+		pointer := h.pointer
+		h.pointer = nil
 		for h.calls > 0 {
 			h.idle.Wait()
 		}
-	}
-	h.mutex.Unlock()
-	if pointer != nil {
+		h.mutex.Unlock()
 		h.family.remove(h)
 		h.free(pointer)
-	}
+	})
+}
+
+// endForgotten ends a handle when the collector finds that nothing refers to its owner. It does so on a goroutine of its own: the
+// collector runs the finalizers of the whole process on one, and a call that is still in flight takes as long as it takes.
+func endForgotten[T any](owner *T, h *handle) {
+	runtime.SetFinalizer(owner, func(*T) { go h.end() })
 }
 
 // family is the handles within one open store: they end together with it, so that the file is released.

@@ -26,7 +26,7 @@ func newOrganization(pointer *C.keystead_organization, f *family) *Organization 
 	o.handle = newHandle("organization", unsafe.Pointer(pointer), func(p unsafe.Pointer) {
 		C.keystead_organization_free((*C.keystead_organization)(p))
 	}, f)
-	runtime.SetFinalizer(o, func(o *Organization) { o.handle.end() })
+	endForgotten(o, o.handle)
 	return o
 }
 

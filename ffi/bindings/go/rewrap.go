@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"reflect"
-	"runtime"
 	"unsafe"
 )
 
@@ -71,7 +70,7 @@ func newRewrapJob(pointer *C.keystead_rewrap_job, o *Organization) *RewrapJob {
 	j.handle = newHandle("re-wrap job", unsafe.Pointer(pointer), func(p unsafe.Pointer) {
 		C.keystead_rewrap_job_free((*C.keystead_rewrap_job)(p))
 	}, o.handle.family)
-	runtime.SetFinalizer(j, func(j *RewrapJob) { j.handle.end() })
+	endForgotten(j, j.handle)
 	return j
 }
 

@@ -20,7 +20,6 @@ static int32_t keystead_go_verify(const keystead_store *store, uint32_t flags, u
 import "C"
 
 import (
-	"runtime"
 	"runtime/cgo"
 	"time"
 	"unsafe"
@@ -133,7 +132,7 @@ func begin(path string, options *StoreOptions, function beginning) (*Store, erro
 		C.keystead_store_free((*C.keystead_store)(p))
 	}, nil)
 	// Organizations keep the store open: only the handle goes with what is forgotten.
-	runtime.SetFinalizer(store, func(s *Store) { s.handle.end() })
+	endForgotten(store, store.handle)
 	return store, nil
 }
 

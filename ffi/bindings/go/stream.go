@@ -7,7 +7,6 @@ import "C"
 
 import (
 	"io"
-	"runtime"
 	"unsafe"
 )
 
@@ -40,7 +39,7 @@ func (o *Organization) NewWriter(path string, options *PutOptions) (*SecretWrite
 	w := &SecretWriter{newHandle("writer", unsafe.Pointer(out), func(p unsafe.Pointer) {
 		C.keystead_writer_free((*C.keystead_writer)(p))
 	}, o.handle.family)}
-	runtime.SetFinalizer(w, func(w *SecretWriter) { w.handle.end() })
+	endForgotten(w, w.handle)
 	return w, nil
 }
 
@@ -100,7 +99,7 @@ func (o *Organization) NewReader(path string, version uint32) (*SecretReader, er
 	r := &SecretReader{handle: newHandle("reader", unsafe.Pointer(out), func(p unsafe.Pointer) {
 		C.keystead_reader_free((*C.keystead_reader)(p))
 	}, o.handle.family)}
-	runtime.SetFinalizer(r, func(r *SecretReader) { r.handle.end() })
+	endForgotten(r, r.handle)
 	var item C.keystead_version_info
 	item.struct_size = C.uint32_t(unsafe.Sizeof(item))
 	var failure *C.keystead_error
