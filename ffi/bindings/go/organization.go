@@ -6,6 +6,8 @@ package keystead
 import "C"
 
 import (
+	"fmt"
+	"io"
 	"runtime"
 	"time"
 	"unsafe"
@@ -180,7 +182,8 @@ func addPut(batch *C.keystead_batch, put Put) error {
 	return check(C.keystead_batch_put(batch, data, length, valueData, valueLen, given, &failure), failure)
 }
 
-// Secret is a value that was read.
+// Secret is a value that was read. Formatted by fmt, or made text or JSON, as a log does with what it is given, it tells its version
+// and its length alone.
 type Secret struct {
 	Value   []byte
 	Version uint32
@@ -196,6 +199,21 @@ func (s *Secret) Erase() {
 		s.Value[index] = 0
 	}
 	runtime.KeepAlive(s.Value)
+}
+
+// String is "keystead.Secret version 3, 13 bytes".
+func (s Secret) String() string {
+	return fmt.Sprintf("keystead.Secret version %d, %d bytes", s.Version, len(s.Value))
+}
+
+// Format writes what String is, whatever the verb.
+func (s Secret) Format(state fmt.State, _ rune) {
+	_, _ = io.WriteString(state, s.String())
+}
+
+// MarshalText is String, for JSON, XML and logs.
+func (s Secret) MarshalText() ([]byte, error) {
+	return []byte(s.String()), nil
 }
 
 // Get reads a version of a secret, or Latest. It asks a KMS only when the epoch's key is not in memory.

@@ -1,16 +1,40 @@
-// What the library answers, as plain objects. Times are dates; numbers of the library's 64 bits are numbers, all of which
+// What the library answers, as plain objects, but for values. Times are dates; numbers of the library's 64 bits are numbers, all of which
 // are exact up to 2^53.
 
+import { inspect, type InspectOptions } from 'node:util';
 import { constant, copied, doneNow, look, lookAll, now, optionalTextOf, struct, textOf, type Pointer } from './native.js';
 
-/** A value that was read. `value` is an ordinary buffer: whoever wants it erased calls `value.fill(0)`. */
-export interface Secret {
-  value: Buffer;
-  version: number;
-  labels: Record<string, string>;
+/**
+ * A value that was read. `value` is an ordinary buffer: whoever wants it erased calls `value.fill(0)`. Whatever prints, copies or
+ * serializes all of an object's fields, as a log does, finds `sizeBytes` in its place.
+ */
+export class Secret {
+  readonly #value: Buffer;
+  readonly version: number;
+  readonly sizeBytes: number;
+  readonly labels: Record<string, string>;
+  readonly createdAt: Date;
   /** What kind of content it is, if its writer said so. */
-  contentType?: string;
-  createdAt: Date;
+  declare readonly contentType?: string;
+
+  /** @internal */
+  constructor(value: Buffer, beside: Pick<Secret, 'version' | 'labels' | 'contentType' | 'createdAt'>) {
+    this.#value = value;
+    this.version = beside.version;
+    this.sizeBytes = value.length;
+    this.labels = beside.labels;
+    this.createdAt = beside.createdAt;
+    if (beside.contentType !== undefined) this.contentType = beside.contentType;
+  }
+
+  get value(): Buffer {
+    return this.#value;
+  }
+
+  /** @internal Some options of `inspect` would ask for the value. */
+  [inspect.custom](_depth: number, options: InspectOptions): string {
+    return `Secret ${inspect({ ...this }, options)}`;
+  }
 }
 
 /** An organization in a list. */
@@ -237,13 +261,12 @@ export function secret(found: Pointer): Secret {
     const memory = struct('keystead_secret_view');
     doneNow('keystead_secret_look', found, memory);
     const view = look('keystead_secret_view', memory);
-    return only({
-      value: copied(view.data, view.len),
+    return new Secret(copied(view.data, view.len), {
       version: view.version,
       labels: labels(view.labels, view.labels_len),
       contentType: optionalTextOf(view.content_type),
       createdAt: time(view.created_at_ms),
-    }) as Secret;
+    });
   } finally {
     now('keystead_secret_free', found);
   }

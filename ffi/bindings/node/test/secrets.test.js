@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { inspect } from 'node:util';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { pipeline } from 'node:stream/promises';
@@ -25,6 +26,31 @@ test('what was put is read, with what stands beside it', async (t) => {
   assert.deepEqual({ ...secret.labels }, labels);
   assert.equal(secret.contentType, 'text/plain');
   assert.ok(Math.abs(secret.createdAt.getTime() - Date.now()) < 60_000);
+});
+
+test('a secret that is logged does not tell its value', async (t) => {
+  const { acme } = await fresh(t);
+  const given = Buffer.from('correct horse');
+  await acme.put('a', given, { contentType: 'text/plain' });
+  const secret = await acme.get('a');
+  const forms = ['utf8', 'hex', 'base64', 'latin1'].map((encoding) => given.toString(encoding));
+  const numbers = [...given];
+  forms.push(numbers.join(','), numbers.join(', '), numbers.map((byte) => byte.toString(16)).join(' '), '"0":99', 'Buffer');
+  for (const text of [
+    inspect(secret, { showHidden: true, depth: Infinity, getters: true }),
+    inspect({ secret: [secret] }, { depth: Infinity }),
+    JSON.stringify(secret),
+    JSON.stringify({ secret, ...secret }),
+    String(secret),
+    inspect(structuredClone(secret)),
+    inspect({ ...secret }),
+  ]) {
+    for (const form of forms) assert.ok(!text.includes(form), text);
+  }
+  const { value, ...rest } = secret;
+  assert.ok(value.equals(given));
+  assert.deepEqual(Object.keys(rest), ['version', 'sizeBytes', 'labels', 'createdAt', 'contentType']);
+  assert.equal(JSON.parse(JSON.stringify(secret)).sizeBytes, 13);
 });
 
 test('any bytes come back as they were', async (t) => {
