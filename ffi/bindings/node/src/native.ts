@@ -197,13 +197,40 @@ export function callback(prototype: keyof typeof prototypes, called: (...given: 
   return koffi.register(called, koffi.pointer(prototypes[prototype]));
 }
 
+/**
+ * Lets the library tell a function how far a call has come. What the function throws cannot pass through the library: the function is
+ * not told any more, and this rejects with it when the call is over.
+ */
+export async function watched<T>(
+  prototype: keyof typeof prototypes,
+  told: ((...given: any[]) => unknown) | undefined,
+  call: (progress: Pointer | null) => Promise<T>,
+): Promise<T> {
+  if (told === undefined) return call(null);
+  const thrown: unknown[] = [];
+  const progress = callback(prototype, (...given) => {
+    try {
+      if (thrown.length === 0) told(...given);
+    } catch (error) {
+      thrown.push(error);
+    }
+  });
+  try {
+    const answer = await call(progress);
+    if (thrown.length > 0) throw thrown[0];
+    return answer;
+  } finally {
+    endCallback(progress);
+  }
+}
+
 /** Memory of the library, to be written to while it waits. */
 export function room(data: Pointer, length: number | bigint): Uint8Array {
   return new Uint8Array(koffi.view(data, Number(length)));
 }
 
 /** Ends a callback. */
-export function endCallback(pointer: Pointer): void {
+function endCallback(pointer: Pointer): void {
   koffi.unregister(pointer);
 }
 

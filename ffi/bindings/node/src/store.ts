@@ -8,7 +8,6 @@ import {
   callback,
   constant,
   done,
-  endCallback,
   look,
   now,
   produced,
@@ -16,6 +15,7 @@ import {
   struct,
   text,
   textOf,
+  watched,
   zeroTerminated,
   type Pointer,
 } from './native.js';
@@ -68,7 +68,7 @@ export interface IdentityRequest {
 export interface VerifyOptions {
   /** Open every data key and every value, too: asks the KMS of every live epoch. */
   openValues?: boolean;
-  /** Told how many versions were looked at so far. The verification waits for it. */
+  /** Told how many versions were looked at so far. The verification waits for it, and rejects at its end with what it throws. */
   onProgress?: (lookedAt: number) => void;
 }
 
@@ -204,14 +204,10 @@ export class Store extends Handle {
   async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
     const { openValues = false, onProgress } = options;
     const flags = openValues ? constant('KEYSTEAD_VERIFY_OPEN_VALUES') : 0;
-    const progress =
-      onProgress &&
-      callback('verify', (_context, lookedAt) => onProgress(Number(lookedAt)));
-    try {
-      return verifyReport(await this.produced('keystead_verify', flags, progress ?? null, null));
-    } finally {
-      if (progress !== undefined) endCallback(progress);
-    }
+    const told = onProgress && ((_context: unknown, lookedAt: unknown) => onProgress(Number(lookedAt)));
+    return watched('verify', told, async (progress) =>
+      verifyReport(await this.produced('keystead_verify', flags, progress, null)),
+    );
   }
 
   /** How many epoch keys are in memory now. */

@@ -146,6 +146,18 @@ test('a store is verified', async (t) => {
   assert.deepEqual(told, [1]);
 });
 
+// It used to end the program, as an exception that nobody caught.
+test('what is thrown where progress is told rejects the verification at its end', async (t) => {
+  const { store, acme } = await fresh(t);
+  await acme.put('a', '1');
+  const thrown = new Error('enough');
+  const onProgress = () => {
+    throw thrown;
+  };
+  await assert.rejects(store.verify({ onProgress }), (error) => error === thrown);
+  assert.equal((await store.verify()).versions, 1);
+});
+
 test('the application mints tokens for a plugin that logs in with them', async (t) => {
   const directory = scratch(t);
   const path = process.env.KEYSTEAD_MINTING_PLUGIN;
