@@ -1,10 +1,11 @@
 """A KMS written in Python: it wraps and unwraps, and what it raises becomes what the store does."""
 
+import gc
 import hashlib
 import hmac
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ class Room:
         self.seen: list[bytearray] = []
         self.contexts: list[Context] = []
         self.delay = 0.0
+        self.begin: Callable[[], None] = lambda: None
         self.open = 0
 
 
@@ -61,6 +63,7 @@ class PythonKey(KeyInstance):
         assert call.timeout_ms > 0
         self.room.calls.append(what)
         self.room.contexts.append(context)
+        self.room.begin()
         if self.room.delay:
             time.sleep(self.room.delay)
         if self.room.fault is not None:
@@ -242,3 +245,45 @@ def test_the_application_mints_tokens_for_a_plugin_that_logs_in_with_them(
                 acme.get("a")
             assert refused.value.code is code
             assert "secret horse" not in str(refused.value)
+
+
+def test_a_store_that_is_collected_while_its_kms_answers_does_not_wait_for_that_answer(
+    tmp_path: Path, managed: keystead.Backend, kms: PythonKms
+) -> None:
+    """Python collects cycles on whatever thread allocates: on one of the library's, within a method of a KMS, as well. A store
+    that was freed there waited for its re-wrap job, and that for the method: until the deadline of the call."""
+    path, options = tmp_path / "s", {"kms_attempts_max": 1, "kms_timeout_ms": 20_000}
+    store = Store.create(path, backends=[managed, kms], **options)  # type: ignore[arg-type]
+    acme = store.create_organization("acme")
+    acme.put("a", b"1")
+    acme.keys.add("own", "python-kms").wait(60)
+    store.forget_epoch_keys()
+    kms.room.fault = BackendError(BackendCode.UNAVAILABLE, "line is cut")
+    job = acme.keys.set_default("managed", rewrap=True)
+    status = acme.rewrap_status()
+    assert status is not None and status.state is not keystead.RewrapState.DONE
+    took: list[float] = []
+
+    def collect() -> None:
+        began = time.monotonic()
+        gc.collect()
+        took.append(time.monotonic() - began)
+
+    gc.disable()
+    try:
+        cycle: list[object] = [store, acme, job]
+        cycle.append(cycle)
+        del store, acme, job, cycle
+        kms.room.begin = collect
+        until = time.monotonic() + 60
+        while not took and time.monotonic() < until:
+            time.sleep(0.05)
+    finally:
+        gc.enable()
+    assert took and took[0] < 10
+    while True:
+        try:
+            return Store.open(path, backends=[managed, kms]).close()
+        except keystead.ConflictError:
+            assert time.monotonic() < until
+            time.sleep(0.05)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
+import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from functools import partial, wraps
+from typing import Any, TypeVar
 
 from keystead._native import ffi, lib
 from keystead.errors import ClosedError, Code, taken
@@ -52,6 +55,39 @@ def struct(kind: str) -> Any:
     return made
 
 
+_T = TypeVar("_T")
+
+
+class _Here(threading.local):
+    called_back = False
+
+
+_here = _Here()
+
+
+def called_back(function: Callable[..., _T]) -> Callable[..., _T]:
+    """What the library calls from threads of its own, where a store cannot be freed: see `_end`."""
+
+    @wraps(function)
+    def called(*arguments: Any) -> _T:
+        before, _here.called_back = _here.called_back, True
+        try:
+            return function(*arguments)
+        finally:
+            _here.called_back = before
+
+    return called
+
+
+def _end(free: Callable[[Any], None], pointer: Any) -> None:
+    # Python collects on whatever thread runs. Freeing a store waits for the library's threads: for this one, if it is one
+    # of those.
+    if _here.called_back:
+        _thread.start_new_thread(free, (pointer,))
+    else:
+        free(pointer)
+
+
 class Handle:
     """An object of the library.
 
@@ -62,7 +98,7 @@ class Handle:
     __slots__ = ("_handle", "__weakref__")
 
     def __init__(self, pointer: Any, free: Callable[[Any], None]) -> None:
-        self._handle = ffi.gc(pointer, free)
+        self._handle = ffi.gc(pointer, partial(_end, free))
 
     def _call(self, function: Callable[..., int], *arguments: Any) -> None:
         handle = self._handle

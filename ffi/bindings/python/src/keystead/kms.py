@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from keystead._native import ffi, lib
+from keystead.handle import called_back
 
 
 class BackendCode(enum.IntEnum):
@@ -217,6 +218,7 @@ def _guarded(error: Any, work: Callable[[], None]) -> int:
 
 
 @ffi.def_extern(error=int(BackendCode.INTERNAL))  # type: ignore[untyped-decorator]
+@called_back
 def keystead_py_describe(handle: Any, json_out: Any, error: Any) -> int:
     def work() -> None:
         backend: KeyBackend = ffi.from_handle(handle)
@@ -227,6 +229,7 @@ def keystead_py_describe(handle: Any, json_out: Any, error: Any) -> int:
 
 
 @ffi.def_extern(error=int(BackendCode.INTERNAL))  # type: ignore[untyped-decorator]
+@called_back
 def keystead_py_open(handle: Any, request: Any, out: Any, error: Any) -> int:
     def work() -> None:
         backend: KeyBackend = ffi.from_handle(handle)
@@ -240,6 +243,7 @@ def keystead_py_open(handle: Any, request: Any, out: Any, error: Any) -> int:
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]
+@called_back
 def keystead_py_close(instance: Any) -> None:
     if instance != ffi.NULL:
         opened = ffi.from_handle(ffi.cast("void *", instance))
@@ -253,6 +257,7 @@ def _instance(instance: Any) -> KeyInstance:
 
 
 @ffi.def_extern(error=int(BackendCode.INTERNAL))  # type: ignore[untyped-decorator]
+@called_back
 def keystead_py_status(instance: Any, call: Any, out: Any, error: Any) -> int:
     def work() -> None:
         status = _instance(instance).status(_call(call))
@@ -263,6 +268,7 @@ def keystead_py_status(instance: Any, call: Any, out: Any, error: Any) -> int:
 
 
 @ffi.def_extern(error=int(BackendCode.INTERNAL))  # type: ignore[untyped-decorator]
+@called_back
 def keystead_py_wrap(instance: Any, call: Any, context: Any, plaintext: Any, out: Any, error: Any) -> int:
     def work() -> None:
         secret = bytearray(ffi.buffer(plaintext.data, plaintext.len)) if plaintext.len else bytearray()
@@ -278,6 +284,7 @@ def keystead_py_wrap(instance: Any, call: Any, context: Any, plaintext: Any, out
 
 
 @ffi.def_extern(error=int(BackendCode.INTERNAL))  # type: ignore[untyped-decorator]
+@called_back
 def keystead_py_unwrap(instance: Any, call: Any, context: Any, wrapped: Any, out: Any, error: Any) -> int:
     def work() -> None:
         given = Wrapped(_bytes(wrapped.blob), _text(wrapped.key_id), _bytes(wrapped.metadata))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from keystead._native import ffi, lib
 from keystead.backend import Backend
 from keystead.errors import Error
-from keystead.handle import Family, Handle, call, given, produced, struct, text
+from keystead.handle import Family, Handle, call, called_back, given, produced, struct, text
 from keystead.kms import BackendError, KeyBackend
 from keystead.organization import Organization
 from keystead.records import OrganizationInfo, VerifyReport, items, organization_info, problem
@@ -269,6 +269,7 @@ _minters: list[Any] = []
 
 
 @ffi.def_extern(error=int(lib.KEYSTEAD_BACKEND_UNAVAILABLE))  # type: ignore[untyped-decorator]
+@called_back
 def keystead_py_identity_token(context: Any, request: Any, token: Any, capacity: int, token_len: Any) -> int:
     try:
         mint: IdentityToken = ffi.from_handle(context)
