@@ -7,6 +7,7 @@
  *
  *     C_Login 0xa0 1           the next call of C_Login fails with this code (1: once)
  *     C_Decrypt sleep:500 1    the next call of C_Decrypt takes half a second longer
+ *     C_FindObjectsInit logout 1   before the next call somebody else in the process logs the user out
  *     without 0x1087           the token does not offer this mechanism
  *     iv written               the token takes zeroes for AES-GCM's vector and writes its own in their place
  *     iv appended              the token makes its own and puts it behind the tag
@@ -60,6 +61,7 @@ static function_list token, ours;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static __thread unsigned char appended[APPENDED_BYTES];
 static __thread int is_appended;
+static __thread int is_logged_out;
 
 /* True when a request begins so. */
 static int is_requested(const char *wanted) {
@@ -82,6 +84,7 @@ static word enter(const char *name) {
     unsigned sleep_ms = 0;
     int calls;
     FILE *requests;
+    is_logged_out = 0;
     pthread_mutex_lock(&lock);
     calls = open(CALLS, O_WRONLY | O_APPEND | O_CREAT, 0600);
     if (calls >= 0) {
@@ -99,10 +102,12 @@ static word enter(const char *name) {
         while ((line = strsep(&rest, "\n")) != NULL) {
             char wanted[64], what[64];
             unsigned count;
-            if (code == 0 && sleep_ms == 0 && sscanf(line, "%63s %63s %u", wanted, what, &count) == 3 &&
+            if (code == 0 && sleep_ms == 0 && !is_logged_out && sscanf(line, "%63s %63s %u", wanted, what, &count) == 3 &&
                 strcmp(wanted, name) == 0 && count > 0) {
                 if (strncmp(what, "sleep:", 6) == 0) {
                     sleep_ms = (unsigned)strtoul(what + 6, NULL, 10);
+                } else if (strcmp(what, "logout") == 0) {
+                    is_logged_out = 1;
                 } else {
                     code = strtoul(what, NULL, 0);
                 }
@@ -111,7 +116,7 @@ static word enter(const char *name) {
                 snprintf(out + strlen(out), sizeof out - strlen(out), "%s\n", line);
             }
         }
-        if (code != 0 || sleep_ms != 0) {
+        if (code != 0 || sleep_ms != 0 || is_logged_out) {
             requests = fopen(REQUESTS, "w");
             if (requests == NULL || fputs(out, requests) < 0 || fclose(requests) != 0) {
                 abort();
@@ -183,7 +188,6 @@ PASS_4(18, C_Login)
 PASS_4(20, C_CreateObject)
 PASS_2(22, C_DestroyObject)
 PASS_4(24, C_GetAttributeValue)
-PASS_3(26, C_FindObjectsInit)
 PASS_3(33, C_DecryptInit)
 PASS_5(34, C_Decrypt)
 PASS_6(60, C_WrapKey)
@@ -200,6 +204,14 @@ static word C_Initialize(word arguments) {
     code = ((word(*)(word))token.functions[0])(arguments);
     close(turn);
     return code;
+}
+
+static word C_FindObjectsInit(word session, word template, word count) {
+    ENTER(C_FindObjectsInit);
+    if (is_logged_out) {
+        ((word(*)(word))token.functions[19])(session);
+    }
+    return ((word(*)(word, word, word))token.functions[26])(session, template, count);
 }
 
 static word C_GetMechanismList(word slot, word *list, word *count) {

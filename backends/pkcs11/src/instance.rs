@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use cryptoki::context::Function;
+use cryptoki::error::{Error, RvError};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 use keystead_backend::{
@@ -15,7 +17,7 @@ use crate::config::KeyConfig;
 use crate::failure::{Doing, Failure};
 use crate::key_id::{ID_MAX_BYTES, KeyId, LABEL_MAX_BYTES, order};
 use crate::settings::GcmIv;
-use crate::token::{Connection, Token};
+use crate::token::{Connection, Token, is_logged_in};
 use crate::wait::Wait;
 use crate::{BLOB_MAX_BYTES, PLAINTEXT_MAX_BYTES};
 
@@ -174,6 +176,11 @@ impl Pkcs11Key {
             if label.is_none_or(|label| label == key.label) && id.is_none_or(|id| id == key.id) {
                 found.push(Found { handle, key });
             }
+        }
+        if found.is_empty() && !is_logged_in(session)? {
+            // Somebody else in the process logged the user out: the key may well be there.
+            let error = Error::Pkcs11(RvError::UserNotLoggedIn, Function::FindObjects);
+            return Err(Failure::Token(error));
         }
         Ok(found)
     }

@@ -54,7 +54,8 @@
 //! or forbids holds from the next call on.
 //!
 //! When sessions are gone, the token was removed, the library finalized or the user logged out by somebody else, the call
-//! connects and logs in anew, once, and is done again. **A PIN that was refused is not tried again**, unless its source
+//! connects and logs in anew, once, and is done again. A token shows private keys to a user who is logged in alone, so who finds
+//! no key asks for that as well. **A PIN that was refused is not tried again**, unless its source
 //! gives another one, or the token's flags show that somebody has logged in since: tokens lock after a few tries. Each
 //! process has a try of its own.
 //!

@@ -186,10 +186,7 @@ impl Token {
         doing: Doing<'_>,
     ) -> Result<(), Failure> {
         // Log-ins are the process's: the application, or another backend, may have done it.
-        if matches!(
-            session.get_session_info()?.session_state(),
-            SessionState::RoUser | SessionState::RwUser
-        ) {
+        if is_logged_in(session)? {
             return Ok(());
         }
         let refuse = |wrong: &str| Failure::Ours(doing.failed(ErrorCode::Unauthenticated, wrong));
@@ -235,6 +232,12 @@ impl Token {
         }
         Ok(pin)
     }
+}
+
+/// Whether the user is logged in: without, the token shows no private object, and does not say so.
+pub(crate) fn is_logged_in(session: &Session) -> Result<bool, Error> {
+    let state = session.get_session_info()?.session_state();
+    Ok(matches!(state, SessionState::RoUser | SessionState::RwUser))
 }
 
 /// A token that is there and logged in to. Its last user closes its sessions, unless they were lost: then their numbers

@@ -115,6 +115,38 @@ fn a_user_whom_somebody_else_logged_in_or_out_is_no_trouble() {
     assert_eq!(hsm.calls_of("C_Initialize"), 1);
 }
 
+/// The token shows nobody who is not logged in a private key, and says that there is none. That was taken for a key that its owner
+/// had deleted, by every key of the process, until its end.
+#[test]
+fn a_user_who_was_really_logged_out_is_logged_in_again_and_no_key_is_missing() {
+    let Some(hsm) = SoftHsm::shared_or_skip("a user who is logged out by others in the process") else {
+        return;
+    };
+    new_key(&hsm, "logged-out");
+    let settings = settings(&hsm, 11);
+    for mechanism in common::MECHANISMS {
+        let key = open(&settings, &config("logged-out", mechanism));
+        let wrapped = wrap(&*key).unwrap();
+        for _ in 0..2 {
+            hsm.request(&["C_FindObjectsInit logout 1"]).unwrap();
+            hsm.forget_calls();
+            assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
+            assert_eq!(hsm.calls_of("C_Login"), 1);
+        }
+        hsm.request(&["C_FindObjectsInit logout 1"]).unwrap();
+        wrap(&*key).unwrap();
+        hsm.request(&["C_FindObjectsInit logout 1"]).unwrap();
+        key.status(&call()).unwrap();
+    }
+    // What is not there is still not there.
+    let none = open(&settings, &config("not-there", "aes-gcm"));
+    hsm.request(&["C_FindObjectsInit logout 1"]).unwrap();
+    assert_fails(wrap(&*none), ErrorCode::KeyNotFound, &["not-there"]);
+    hsm.forget_calls();
+    assert_fails(wrap(&*none), ErrorCode::KeyNotFound, &["not-there"]);
+    assert_eq!(hsm.calls_of("C_Login"), 0);
+}
+
 #[test]
 fn a_pin_that_was_refused_is_not_tried_again_until_its_source_gives_another() {
     let Some(hsm) = SoftHsm::shared_or_skip("a PIN that is refused") else {
