@@ -302,6 +302,63 @@ fn a_role_is_logged_in_to_again_when_its_token_reaches_the_longest_life() {
     assert!((2..=6).contains(&logins), "{logins} logins");
 }
 
+/// The documentation used to promise this of the role as well.
+#[test]
+fn a_policy_or_a_method_that_is_taken_away_is_refused_from_the_next_call_on() {
+    let Some(bao) = OpenBao::shared_or_skip("policies and methods that are taken away") else {
+        return;
+    };
+    for (name, path, code) in [
+        ("unruled", "sys/policies/acl/unruled", ErrorCode::AccessDenied),
+        ("shut", "sys/auth/jwt-shut", ErrorCode::Unauthenticated),
+    ] {
+        let mount = format!("jwt-{name}");
+        key_with_role(bao, name, &mount, &json!({}));
+        let mut config = by_role(name, &format!("bao:{name}"));
+        config["role_mount"] = json!(mount);
+        let subject = if name == "shut" { "cmk:shut" } else { "cmk:unruled" };
+        let key = open_with(
+            minting(bao, subject),
+            &json!({ "address": bao.address() }),
+            &config,
+        );
+        let wrapped = wrap(&*key).unwrap();
+        bao.call("DELETE", None, path, &Value::Null).unwrap();
+        assert_fails(unwrap(&*key, &wrapped), code, &[name]);
+    }
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "tokens last for real time")]
+fn a_role_that_is_deleted_is_refused_when_two_thirds_of_its_tokens_life_are_over() {
+    let Some(bao) = OpenBao::shared_or_skip("roles that are deleted") else {
+        return;
+    };
+    let life = Duration::from_secs(3);
+    key_with_role(bao, "dropped", "jwt-dropped", &json!({ "token_ttl": "3s" }));
+    let mut config = by_role("dropped", "bao:dropped");
+    config["role_mount"] = json!("jwt-dropped");
+    let key = open_with(
+        minting(bao, "cmk:dropped"),
+        &json!({ "address": bao.address() }),
+        &config,
+    );
+    let started = Instant::now();
+    let wrapped = wrap(&*key).unwrap();
+    bao.call("DELETE", None, "auth/jwt-dropped/role/dropped", &Value::Null)
+        .unwrap();
+    let refused = loop {
+        match unwrap(&*key, &wrapped) {
+            Ok(opened) => assert_eq!(opened, KEY),
+            refused => break refused,
+        }
+        assert!(started.elapsed() < 10 * life, "it is still let in");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert_fails(refused, ErrorCode::Unauthenticated, &["role dropped"]);
+    assert!(started.elapsed() > life * 2 / 3, "{:?}", started.elapsed());
+}
+
 #[test]
 fn a_namespace_has_its_own_roles() {
     let Some(bao) = OpenBao::shared_or_skip("roles in namespaces") else {
