@@ -20,6 +20,8 @@ use std::time::Duration;
 const DEFAULT_CACHE_BYTES: usize = 64 << 20;
 const DEFAULT_KEY_LIFETIME: Duration = Duration::from_secs(300);
 const DEFAULT_KMS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Backends add it to clocks of theirs, which have an end.
+const KMS_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const DEFAULT_EPOCH_KEYS_MAX: usize = 10_000;
 /// Each wrap takes a random 96-bit nonce; NIST SP 800-38D allows 2^32 under one key. A quarter of that.
 const WRAPS_PER_EPOCH_MAX: u64 = 1 << 30;
@@ -96,14 +98,17 @@ impl StoreOptions {
         self
     }
 
-    /// The deadline of one KMS call. Default: 10 seconds.
+    /// The deadline of one KMS call. Default: 10 seconds. At most a day, which is what a longer one reads as.
+    ///
+    /// A call that waits for one of its backend's threads does so for half of it at most, and then fails.
     #[must_use]
     pub fn kms_timeout(mut self, timeout: Duration) -> Self {
-        self.kms_timeout = timeout;
+        self.kms_timeout = timeout.min(KMS_TIMEOUT_MAX);
         self
     }
 
-    /// How often a KMS is tried while it is out of reach or throttles, the first time included. Default: 3.
+    /// How often a KMS is tried while it is out of reach or throttles, the first time included. Default: 3. The last try begins
+    /// within [`kms_timeout`](Self::kms_timeout): where the KMS asks for more patience than that, the call fails and says so.
     #[must_use]
     pub fn kms_attempts_max(mut self, attempts: u32) -> Self {
         self.kms_attempts_max = attempts.max(1);

@@ -86,6 +86,8 @@ impl std::ops::Sub for Calls {
 pub enum Fault {
     /// The call fails with this code and has no effect.
     Refuse(ErrorCode),
+    /// The call fails as throttled, and is not to be made again for so long.
+    Throttle(Duration),
     /// The call has its effect, but its answer is lost.
     LoseAnswer,
     /// An unwrap returns another key than the one that was wrapped.
@@ -307,6 +309,9 @@ impl SimulatedKey {
         };
         match (&fault, &state.clock) {
             (Some(Fault::Refuse(code)), _) => return Err(self.error(*code)),
+            (Some(Fault::Throttle(patience)), _) => {
+                return Err(self.error(ErrorCode::Throttled).with_retry_after(*patience));
+            }
             (Some(Fault::Slow(by)), Some(clock)) => clock.advance(*by),
             _ => {}
         }

@@ -10,8 +10,9 @@ use keystead::backend::{
     Status, Wrapped,
 };
 use keystead::simulation::snapshot_readers;
-use keystead::{Backend, Error, Store};
-use keystead_tests::kms::SimulatedKms;
+use keystead::{Backend, Env, Error, Organization, Store, SystemEnv};
+use keystead_tests::env::SimulatedEnv;
+use keystead_tests::kms::{Fault, SimulatedKms};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -43,14 +44,18 @@ impl Gate {
     }
 
     fn until_somebody_waits(&self) {
+        self.until_so_many_wait(1);
+    }
+
+    fn until_so_many_wait(&self, wait: usize) {
         let mut state = self.state.lock().unwrap();
-        while state.1 == 0 {
+        while state.1 < wait {
             state = self.changed.wait(state).unwrap();
         }
     }
 }
 
-/// A KMS with a gate before each opening of a key, and one before what the organization `slow` unwraps.
+/// A KMS with a gate before each opening of a key, and one before what organizations called `slow…` unwrap.
 #[derive(Clone)]
 struct SlowKms {
     kms: SimulatedKms,
@@ -107,7 +112,7 @@ impl KeyInstance for SlowKey {
     fn unwrap(&self, call: &Call, context: &Context, wrapped: &Wrapped) -> Result<LockedBytes, BackendError> {
         if context
             .entries()
-            .any(|entry| entry == ("keystead:organization", "slow"))
+            .any(|(name, value)| name == "keystead:organization" && value.starts_with("slow"))
         {
             self.unwrapping.pass();
         }
@@ -205,4 +210,169 @@ fn a_backend_that_never_opens_a_key_costs_its_caller_the_deadline() {
     acme.put("p", "x").unwrap();
     slow_kms.opening.open();
     acme.keys().add("own", "customer-kms", key("acme")).unwrap();
+}
+
+/// The threads of a backend were eight, for whoever came first: eight calls to a KMS that hung, and every other customer's call waited
+/// behind them, for longer than its deadline.
+#[test]
+fn the_kms_of_one_customer_that_hangs_costs_another_customer_of_the_same_backend_nothing() {
+    let bench = Bench::new();
+    let slow_kms = SlowKms::before(&bench);
+    let store = slow_kms.options().create(bench.path()).unwrap();
+    let customer = |name: &str| {
+        let customer = store.create_organization(name).unwrap();
+        let job = customer.keys().add("own", "customer-kms", key(name)).unwrap();
+        job.wait().unwrap();
+        customer.put("s", "worth the wait").unwrap();
+        customer
+    };
+    let slow: Vec<_> = (0..9).map(|n| customer(&format!("slow-{n}"))).collect();
+    let acme = customer("acme");
+    store.forget_epoch_keys();
+    slow_kms.unwrapping.shut();
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = slow.iter().map(|slow| scope.spawn(|| slow.get("s"))).collect();
+        slow_kms.unwrapping.until_so_many_wait(slow.len());
+        let began = Instant::now();
+        let read = acme.get("s");
+        let took = began.elapsed();
+        slow_kms.unwrapping.open();
+        assert_eq!(read.unwrap().value, "worth the wait");
+        assert!(took < Duration::from_secs(20), "{took:?} of a deadline of 60 s");
+        for reader in readers {
+            assert_eq!(reader.join().unwrap().unwrap().value, "worth the wait");
+        }
+    });
+}
+
+/// A KMS that swallowed packets, and five thousand organizations that used it: a thread for each of them.
+#[cfg(target_os = "linux")]
+#[test]
+fn epoch_keys_that_age_while_their_kms_hangs_are_served_on_by_a_bounded_number_of_threads() {
+    const EPOCHS: usize = 300;
+    const LIFETIME: Duration = Duration::from_secs(3600);
+    let bench = Bench::new();
+    let slow_kms = SlowKms::before(&bench);
+    let env = Arc::new(Ahead::default());
+    let store = slow_kms
+        .options()
+        .env(env.clone())
+        .key_lifetime(LIFETIME)
+        .create(bench.path())
+        .unwrap();
+    let slow: Vec<_> = (0..EPOCHS)
+        .map(|n| store.create_organization(&format!("slow-{n}")).unwrap())
+        .collect();
+    std::thread::scope(|scope| {
+        for part in slow.chunks(EPOCHS / 4) {
+            scope.spawn(move || part.iter().for_each(|slow| assert!(slow.put("s", "x").is_ok())));
+        }
+    });
+    assert_eq!(store.cached_epoch_keys(), EPOCHS);
+    env.run_ahead(LIFETIME * 2 / 3);
+    let threads = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let threads = status.lines().find_map(|line| line.strip_prefix("Threads:"));
+        threads.unwrap().trim().parse::<usize>().unwrap()
+    };
+    let (before, asked) = (threads(), bench.kms.calls().unwraps);
+    slow_kms.unwrapping.shut();
+    for slow in &slow {
+        assert_eq!(slow.get("s").unwrap().value, "x");
+    }
+    slow_kms.unwrapping.until_somebody_waits();
+    let after = threads();
+    slow_kms.unwrapping.open();
+    // 32 renewals, each waiting for one of 32 threads; and what other tests of this process have.
+    assert!(after < before + 120, "{before} threads, then {after}");
+    // Whoever was not let in is renewed by a later use.
+    let began = Instant::now();
+    while bench.kms.calls().unwraps < asked + EPOCHS as u64 {
+        assert!(began.elapsed() < Duration::from_secs(60), "some are not renewed");
+        env.run_ahead(Duration::from_secs(2));
+        for slow in &slow {
+            assert_eq!(slow.get("s").unwrap().value, "x");
+        }
+    }
+    assert_eq!(store.cached_epoch_keys(), EPOCHS);
+}
+
+/// What is planned for the next calls, on a clock that every wait moves.
+fn on_a_simulated_clock(bench: &Bench) -> (Arc<SimulatedEnv>, Store, Organization) {
+    let env = Arc::new(SimulatedEnv::new(1));
+    let store = bench
+        .options()
+        .env(env.clone())
+        .kms_attempts_max(3)
+        .kms_timeout(Duration::from_secs(10))
+        .key_lifetime(Duration::from_secs(300))
+        .create(bench.path())
+        .unwrap();
+    let acme = store.create_organization("acme").unwrap();
+    acme.put("p", "x").unwrap();
+    (env, store, acme)
+}
+
+/// A `Retry-After` of a minute, which is the customer's to set, kept a read asleep for two.
+#[test]
+fn a_kms_that_asks_for_more_patience_than_a_call_has_time_fails_the_call_and_says_how_long() {
+    let bench = Bench::new();
+    let (env, store, acme) = on_a_simulated_clock(&bench);
+    store.forget_epoch_keys();
+    bench.kms.plan([Fault::Throttle(Duration::from_secs(60))]);
+    let began = env.elapsed();
+    let refused = acme.get("p").unwrap_err();
+    assert_eq!(env.elapsed(), began, "it did not sleep");
+    assert!(refused.is_retryable());
+    let Error::Kms { source, .. } = &refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(source.retry_after, Some(Duration::from_secs(60)));
+
+    env.advance(Duration::from_secs(2));
+    bench.kms.plan([Fault::Throttle(Duration::from_secs(3))]);
+    let began = env.elapsed();
+    assert_eq!(acme.get("p").unwrap().value, "x");
+    assert_eq!(env.elapsed() - began, Duration::from_secs(3), "that much it has");
+}
+
+/// A call that is interrupted, since another one of the same key overran, came back as a fault: the key left memory at once.
+#[test]
+fn a_call_that_was_interrupted_is_an_outage_and_the_key_serves_on() {
+    let bench = Bench::new();
+    let (env, store, acme) = on_a_simulated_clock(&bench);
+    env.advance(Duration::from_secs(200));
+    let interrupted = || Fault::Refuse(ErrorCode::Cancelled);
+    bench.kms.plan([interrupted(), interrupted(), interrupted()]);
+    assert_eq!(acme.get("p").unwrap().value, "x");
+    assert_eq!(bench.kms.faults_left(), 0);
+    assert_eq!(store.cached_epoch_keys(), 1);
+    assert_eq!(acme.get("p").unwrap().value, "x");
+}
+
+/// The system's clock, some time ahead.
+#[derive(Debug, Default)]
+struct Ahead {
+    system: SystemEnv,
+    by: Mutex<Duration>,
+}
+
+impl Ahead {
+    fn run_ahead(&self, by: Duration) {
+        *self.by.lock().unwrap() += by;
+    }
+}
+
+impl Env for Ahead {
+    fn now(&self) -> Duration {
+        self.system.now() + *self.by.lock().unwrap()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.system.elapsed() + *self.by.lock().unwrap()
+    }
+
+    fn fill_random(&self, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.system.fill_random(out)
+    }
 }

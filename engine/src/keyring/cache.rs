@@ -278,6 +278,15 @@ impl EpochKeyCache {
         );
     }
 
+    /// Notes that a renewal came to nothing, and not by the KMS's word: the key serves on, and a use after a moment asks again.
+    pub(crate) fn not_renewed(&self, id: EpochId) {
+        let now = Instant::now(&*self.env);
+        if let Some(entry) = self.write().keys.get_mut(&id) {
+            entry.refreshing = false;
+            entry.refresh_failed = Some(now);
+        }
+    }
+
     /// Drops everything of the organization that this KMS key had unwrapped.
     pub(crate) fn revoked(&self, org: OrganizationId, kms_key: &KeyName) {
         self.write().take_away(org, kms_key, self.policy.entries_max);

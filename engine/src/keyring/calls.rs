@@ -1,96 +1,146 @@
-//! Calls into backends: on a small pool of threads for each backend, each with a deadline.
+//! Calls into backends: on threads of their own for each backend, each with a deadline, none of them at the others' cost.
 //!
 //! A backend is foreign code: it may take its time, or never come back. A caller waits until the deadline and a moment
 //! longer; then the call is interrupted, and if it still does not return, its thread is left to it and the caller gets an
-//! error. Whatever such a call holds, it owns: nothing is freed under it.
+//! error. Whatever such a call holds, it owns: nothing is freed under it. Interrupting and closing are calls of the backend as
+//! well: they are errands, for which nobody waits.
+//!
+//! Keys of many owners share a backend. That the KMS of some hangs must not keep the others waiting, so there is one rule: *an
+//! instance gets one more thread while it holds fewer than are free*. Instances whose last call came to no answer in
+//! time together count as one, and each is asked by one call at a time (decision 0035).
 
-use crate::crypto::wiping_registers;
+mod threads;
+
 use crate::env::Env;
-use keystead_backend::{BackendError, CancelFlag, ErrorCode};
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use crate::keyring::registry::InstanceId;
+use keystead_backend::{BackendError, Call, ErrorCode};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
+use threads::{NotStarted, Threads, Withdrawn};
 
-/// Calls of one backend that run at once.
-const THREADS_MAX: usize = 8;
-/// Calls that never came back, over which no further thread is started.
-const ABANDONED_MAX: usize = 32;
-/// An idle thread ends after this time.
-const IDLE_MAX: Duration = Duration::from_secs(10);
 /// What a call may take beyond its deadline before it is interrupted, and again before it is abandoned.
 const OVERRUN_MAX: Duration = Duration::from_millis(500);
+/// What the end of a store waits for backends that close their instances.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
 
 /// The threads that run one backend's calls.
 pub(crate) struct CallPool {
-    shared: Arc<Shared>,
+    calls: Arc<Threads>,
+    /// What nobody waits for: interrupting, closing. On threads of their own, since it is needed most when calls hold all others.
+    errands: Arc<Threads>,
     env: Arc<dyn Env>,
 }
 
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    work: Condvar,
+/// A call that came to no answer.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: BackendError,
+    /// The instance was asked. If not, its failure says nothing about the instance.
+    pub(crate) begun: bool,
 }
 
-#[derive(Default)]
-struct State {
-    tasks: VecDeque<Task>,
-    threads: usize,
-    idle: usize,
-    abandoned: usize,
-    /// The pool is gone: idle threads end.
-    closed: bool,
+impl Failed {
+    fn before_it_began(code: ErrorCode, message: String) -> Self {
+        Self {
+            error: BackendError::new(code, message),
+            begun: false,
+        }
+    }
 }
 
-struct Task {
-    run: Box<dyn FnOnce() + Send>,
-    fate: Arc<Fate>,
+impl From<BackendError> for Failed {
+    fn from(error: BackendError) -> Self {
+        Self { error, begun: true }
+    }
 }
 
-#[derive(Default)]
-struct Fate {
-    begun: AtomicBool,
-    /// Nobody waits any more: not begun, it is skipped; begun, its thread ends when it returns.
-    abandoned: AtomicBool,
+/// What a call's thread tells the one who waits for it.
+enum News<T> {
+    /// It has a thread, and so much time.
+    Begun(Duration),
+    Answer(Result<T, BackendError>),
 }
 
 impl CallPool {
     pub(crate) fn new(env: Arc<dyn Env>) -> Self {
         Self {
-            shared: Arc::default(),
+            calls: Arc::default(),
+            errands: Arc::default(),
             env,
         }
     }
 
-    /// Runs `call` on a thread of the pool and waits for its answer until `timeout` and a moment longer. `interrupt` is
-    /// called when that has passed.
+    /// Runs `work` on a thread for `instance` and waits for its answer: at most until the deadline of `call` and a moment
+    /// longer. `interrupt` is called when that has passed, as an errand.
+    ///
+    /// It waits for a thread for at most half of its time, and is given what is left of it: whoever is asked has at least the other
+    /// half.
     pub(crate) fn run<T: Send + 'static>(
         &self,
-        timeout: Duration,
-        cancel: &CancelFlag,
-        interrupt: impl FnOnce(),
-        call: impl FnOnce() -> Result<T, BackendError> + Send + 'static,
-    ) -> Result<T, BackendError> {
+        instance: &Arc<InstanceId>,
+        mut call: Call,
+        interrupt: impl FnOnce() + Send + 'static,
+        work: impl FnOnce(&Call) -> Result<T, BackendError> + Send + 'static,
+    ) -> Result<T, Failed> {
+        let timeout = call.timeout;
         if self.env.is_simulation() {
-            return self.run_here(timeout, call);
+            return self.run_here(timeout, || work(&call));
         }
-        let (answer, answered) = mpsc::sync_channel(1);
-        let fate = self.start(move || drop(answer.send(call())))?;
-        match answered.recv_timeout(timeout + OVERRUN_MAX) {
-            Ok(result) => return result,
-            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(panicked()),
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        let (env, asked) = (Arc::clone(&self.env), self.env.elapsed());
+        let cancel = call.cancel.clone();
+        let (tell, news) = sync_channel(2);
+        let number = self
+            .calls
+            .start(instance, move || {
+                let waited = env.elapsed().saturating_sub(asked).min(timeout / 2);
+                call.timeout = timeout - waited;
+                // Whoever has left is told in vain.
+                let _ = tell.send(News::Begun(call.timeout));
+                let answer = work(&call);
+                let late = is_timeout(&answer) || call.is_cancelled();
+                let _ = tell.send(News::Answer(answer));
+                late
+            })
+            .map_err(not_started)?;
+        // A busy machine needs a moment to start a thread.
+        let patience = (timeout / 2).max(OVERRUN_MAX);
+        let left = match news.recv_timeout(patience) {
+            Ok(News::Begun(left)) => left,
+            Err(RecvTimeoutError::Timeout) if self.calls.withdraw(number) == Withdrawn::Waiting => {
+                return Err(no_thread(patience));
+            }
+            // It began just now.
+            _ => timeout - timeout / 2,
+        };
+        if let Some(answer) = wait_for_answer(&news, left.saturating_add(OVERRUN_MAX)) {
+            return Ok(as_unasked(answer)?);
         }
         cancel.cancel();
-        interrupt();
-        match answered.recv_timeout(OVERRUN_MAX) {
-            Ok(result) => result,
-            Err(_) => {
-                self.abandon(&fate);
-                Err(overrun(timeout))
-            }
+        self.errand(instance, interrupt);
+        let answer = wait_for_answer(&news, OVERRUN_MAX).or_else(|| {
+            self.calls.leave_behind(number);
+            // It may have ended just now.
+            wait_for_answer(&news, Duration::ZERO)
+        });
+        match answer {
+            Some(Err(error)) if error.code == ErrorCode::Cancelled => Err(overrun(timeout).into()),
+            Some(answer) => Ok(answer?),
+            None => Err(overrun(timeout).into()),
+        }
+    }
+
+    /// Has something done for which nobody waits. In a simulation it is done here.
+    pub(crate) fn errand(&self, instance: &Arc<InstanceId>, work: impl FnOnce() + Send + 'static) {
+        if self.env.is_simulation() {
+            return work();
+        }
+        let started = self.errands.start(instance, move || {
+            work();
+            false
+        });
+        if let Err(error) = started {
+            tracing::error!(%error, "a backend's instance is not interrupted or closed");
         }
     }
 
@@ -99,65 +149,52 @@ impl CallPool {
         &self,
         timeout: Duration,
         call: impl FnOnce() -> Result<T, BackendError>,
-    ) -> Result<T, BackendError> {
+    ) -> Result<T, Failed> {
         let began = self.env.elapsed();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
-        if self.env.elapsed() - began > timeout + 2 * OVERRUN_MAX {
-            return Err(overrun(timeout));
+        if self.env.elapsed().saturating_sub(began) > timeout.saturating_add(2 * OVERRUN_MAX) {
+            return Err(overrun(timeout).into());
         }
-        result.unwrap_or_else(|_| Err(panicked()))
-    }
-
-    fn start(&self, run: impl FnOnce() + Send + 'static) -> Result<Arc<Fate>, BackendError> {
-        let fate = Arc::new(Fate::default());
-        let mut state = self.shared.lock();
-        state.tasks.push_back(Task {
-            run: Box::new(run),
-            fate: Arc::clone(&fate),
-        });
-        if state.idle >= state.tasks.len() {
-            self.shared.work.notify_one();
-        } else if state.threads < THREADS_MAX && state.abandoned < ABANDONED_MAX {
-            let shared = Arc::clone(&self.shared);
-            let spawned = std::thread::Builder::new()
-                .name("keystead-kms".into())
-                .spawn(move || work(&shared));
-            match spawned {
-                Ok(_) => state.threads += 1,
-                Err(error) if state.threads == 0 => {
-                    state.tasks.pop_back();
-                    return Err(BackendError::new(
-                        ErrorCode::Internal,
-                        format!("cannot start a thread: {error}"),
-                    ));
-                }
-                Err(_) => {}
-            }
-        } else if state.threads == 0 {
-            state.tasks.pop_back();
-            return Err(BackendError::new(
-                ErrorCode::Unavailable,
-                format!("{ABANDONED_MAX} calls to this backend never came back; restart the application"),
-            ));
-        }
-        Ok(fate)
-    }
-
-    fn abandon(&self, fate: &Fate) {
-        let mut state = self.shared.lock();
-        fate.abandoned.store(true, Ordering::SeqCst);
-        if fate.begun.load(Ordering::SeqCst) {
-            state.threads -= 1;
-            state.abandoned += 1;
-        }
+        Ok(as_unasked(result.unwrap_or_else(|_| Err(panicked())))?)
     }
 }
 
 impl Drop for CallPool {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.work.notify_all();
+        self.calls.close();
+        // An application may unload or end what its backends rest on after it closed a store.
+        self.errands.settle(CLOSING_MAX);
+        self.errands.close();
     }
+}
+
+/// The answer, if it comes in time. A backend that panicked has none, and drops its end.
+fn wait_for_answer<T>(news: &Receiver<News<T>>, at_most: Duration) -> Option<Result<T, BackendError>> {
+    match news.recv_timeout(at_most) {
+        Ok(News::Answer(answer)) => Some(answer),
+        Ok(News::Begun(_)) => wait_for_answer(news, at_most),
+        Err(RecvTimeoutError::Disconnected) => Some(Err(panicked())),
+        Err(RecvTimeoutError::Timeout) => None,
+    }
+}
+
+/// The engine cancels a call whose time is over and no other: one that ends so before was interrupted with its instance, for a
+/// neighbour that overran.
+fn as_unasked<T>(answer: Result<T, BackendError>) -> Result<T, BackendError> {
+    answer.map_err(|error| match error.code {
+        ErrorCode::Cancelled => BackendError::new(
+            ErrorCode::Unavailable,
+            format!(
+                "interrupted, since another call of this key did not end: {}",
+                error.message
+            ),
+        ),
+        _ => error,
+    })
+}
+
+fn is_timeout<T>(answer: &Result<T, BackendError>) -> bool {
+    matches!(answer, Err(error) if error.code == ErrorCode::Timeout)
 }
 
 fn overrun(timeout: Duration) -> BackendError {
@@ -167,123 +204,23 @@ fn overrun(timeout: Duration) -> BackendError {
     )
 }
 
+fn no_thread(waited: Duration) -> Failed {
+    Failed::before_it_began(
+        ErrorCode::Timeout,
+        format!(
+            "no thread became free for it within {} ms: this KMS, or that of other keys of this backend, does not answer in time",
+            waited.as_millis()
+        ),
+    )
+}
+
+fn not_started(not_started: NotStarted) -> Failed {
+    Failed::before_it_began(ErrorCode::Unavailable, not_started.to_string())
+}
+
 fn panicked() -> BackendError {
     BackendError::new(ErrorCode::Internal, "the backend panicked")
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn work(shared: &Shared) {
-    let mut state = shared.lock();
-    loop {
-        let Some(task) = state.tasks.pop_front() else {
-            if state.closed {
-                state.threads -= 1;
-                return;
-            }
-            state.idle += 1;
-            let (woken, timeout) = shared
-                .work
-                .wait_timeout(state, IDLE_MAX)
-                .unwrap_or_else(PoisonError::into_inner);
-            state = woken;
-            state.idle -= 1;
-            if timeout.timed_out() && state.tasks.is_empty() {
-                state.threads -= 1;
-                return;
-            }
-            continue;
-        };
-        if task.fate.abandoned.load(Ordering::SeqCst) {
-            continue;
-        }
-        task.fate.begun.store(true, Ordering::SeqCst);
-        drop(state);
-        // A panic of a backend that is linked statically must not cost the pool a thread; its caller sees the channel
-        // closed.
-        // What passed through here is a key, and this thread now waits.
-        drop(wiping_registers(|| {
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(task.run))
-        }));
-        state = shared.lock();
-        if task.fate.abandoned.load(Ordering::SeqCst) {
-            state.abandoned -= 1;
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_call_that_never_returns_costs_its_caller_the_deadline_and_nobody_else_anything() {
-        let pool = CallPool::new(Arc::new(crate::SystemEnv::default()));
-        let (release, held) = mpsc::channel::<()>();
-        let interrupted = AtomicBool::new(false);
-        let cancel = CancelFlag::default();
-        let error = pool
-            .run(
-                Duration::from_millis(20),
-                &cancel,
-                || interrupted.store(true, Ordering::SeqCst),
-                move || {
-                    held.recv().ok();
-                    Ok(())
-                },
-            )
-            .unwrap_err();
-        assert_eq!(error.code, ErrorCode::Timeout);
-        assert!(interrupted.load(Ordering::SeqCst) && cancel.is_cancelled());
-        let second = pool
-            .run(Duration::from_secs(5), &CancelFlag::default(), || {}, || Ok(7))
-            .unwrap();
-        assert_eq!(second, 7);
-        drop(release);
-    }
-
-    /// Idle threads used to stay for ten seconds after their store was gone; an application that opens and closes many had
-    /// thousands of them.
-    #[test]
-    fn the_threads_of_a_pool_that_is_gone_end() {
-        let pool = CallPool::new(Arc::new(crate::SystemEnv::default()));
-        pool.run(Duration::from_secs(5), &CancelFlag::default(), || {}, || Ok(()))
-            .unwrap();
-        let shared = Arc::clone(&pool.shared);
-        drop(pool);
-        while shared.lock().threads > 0 {
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn a_backend_that_panics_is_an_error_and_the_pool_goes_on() {
-        let pool = CallPool::new(Arc::new(crate::SystemEnv::default()));
-        let error = pool
-            .run::<()>(
-                Duration::from_secs(5),
-                &CancelFlag::default(),
-                || {},
-                || panic!("a planted panic"),
-            )
-            .unwrap_err();
-        assert_eq!(error.code, ErrorCode::Internal);
-        for n in 0..20 {
-            assert_eq!(
-                pool.run(
-                    Duration::from_secs(5),
-                    &CancelFlag::default(),
-                    || {},
-                    move || Ok(n)
-                )
-                .unwrap(),
-                n
-            );
-        }
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 use crate::crypto::{EPOCH_WRAPPING_KEY, derive_pair, wiping_stack};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::keyring::calls::Failed;
 use crate::keyring::registry::{OpenInstance, RegisteredKey, Registry, kms_error};
 use crate::names::{EpochNumber, StoreId};
 use keystead_backend::{
@@ -216,7 +217,7 @@ impl Kms {
         }
     }
 
-    /// Makes one call, and in an outage a few more.
+    /// Makes one call, and in an outage a few more; the last of them begins within the time of one.
     fn call<T: Send + 'static>(
         &self,
         key: &RegisteredKey,
@@ -224,25 +225,19 @@ impl Kms {
         make: impl Fn(&dyn KeyInstance, &Call) -> Result<T, BackendError> + Send + Sync + 'static,
     ) -> Result<T, BackendError> {
         let make = Arc::new(make);
+        let began = self.env.elapsed();
         let mut attempt = 1;
         loop {
             let call = Call {
                 request_id: self.requests.fetch_add(1, Ordering::Relaxed),
                 ..Call::with_timeout(self.policy.timeout)
             };
-            let (instance, cancel) = (Arc::clone(&open.instance), call.cancel.clone());
             let make = Arc::clone(&make);
-            let result = open.pool.run(
-                self.policy.timeout,
-                &cancel,
-                || open.instance.interrupt(),
-                move || make(&*instance, &call),
-            );
-            let error = match result {
+            let Failed { error, begun } = match open.call(call, move |instance, call| make(instance, call)) {
                 Ok(answer) => return Ok(answer),
-                Err(error) => error,
+                Err(failed) => failed,
             };
-            if error.code == ErrorCode::Timeout {
+            if begun && error.code == ErrorCode::Timeout {
                 self.registry.forget(key);
             }
             // A deadline that passed has cost the caller enough.
@@ -252,12 +247,12 @@ impl Kms {
             {
                 return Err(error);
             }
-            self.env.sleep(backoff(
-                &*self.env,
-                self.policy.backoff,
-                attempt,
-                error.retry_after,
-            ));
+            let pause = backoff(&*self.env, self.policy.backoff, attempt, error.retry_after);
+            // So would a KMS that wants to be left alone for long: who asked is told how long, and decides.
+            if self.env.elapsed().saturating_sub(began).saturating_add(pause) > self.policy.timeout {
+                return Err(error);
+            }
+            self.env.sleep(pause);
             attempt += 1;
         }
     }

@@ -39,6 +39,8 @@ use subtle::ConstantTimeEq;
 
 /// How often a reader whose snapshot was overtaken by a hand-over or a retirement looks again.
 const OVERTAKEN_MAX: usize = 8;
+/// Epoch keys that are renewed in the background at once, over all organizations.
+const RENEWALS_MAX: usize = 32;
 
 /// The keys of all organizations of a store.
 pub(crate) struct Keyring {
@@ -49,6 +51,8 @@ pub(crate) struct Keyring {
     /// Epochs that some thread is unwrapping right now: the others wait for it.
     unwrapping: Mutex<HashSet<EpochId>>,
     unwrapped: Condvar,
+    /// Held once by each renewal in the background.
+    renewing: Arc<()>,
     pub(crate) standing_in: StandIns,
 }
 
@@ -67,6 +71,7 @@ impl Keyring {
             store,
             unwrapping: Mutex::default(),
             unwrapped: Condvar::new(),
+            renewing: Arc::default(),
             standing_in: StandIns::new(env, policy.entries_max),
         }
     }
@@ -137,7 +142,7 @@ impl Keyring {
         outcome
     }
 
-    /// Asks the KMS again in the background, on the threads of the backend.
+    /// Asks the KMS again in the background, on the threads of the backend. Where that cannot be now, a later use does.
     fn refresh(self: &Arc<Self>, org: OrganizationId, organization: &OrganizationName, epoch: EpochNumber) {
         let (keyring, organization) = (Arc::downgrade(self), organization.clone());
         let renew = move || {
@@ -146,16 +151,26 @@ impl Keyring {
                 && let Err(error) = keyring.unwrap_epoch(org, &organization, epoch)
             {
                 tracing::warn!(%organization, %epoch, %error, "an epoch key could not be renewed");
+                keyring.cache.not_renewed((org, epoch));
             }
         };
         if self.cache.is_simulation() {
             return renew();
         }
+        // A KMS that hangs holds its renewals for as long as a call takes; there is one for each epoch in use.
+        let renewing = Arc::clone(&self.renewing);
+        if Arc::strong_count(&renewing) > RENEWALS_MAX + 1 {
+            return self.cache.not_renewed((org, epoch));
+        }
         let spawned = std::thread::Builder::new()
             .name("keystead-refresh".into())
-            .spawn(renew);
+            .spawn(move || {
+                renew();
+                drop(renewing);
+            });
         if let Err(error) = spawned {
-            tracing::warn!(%error, "no thread to renew an epoch key; it serves for the rest of its lifetime");
+            tracing::warn!(%error, "no thread to renew an epoch key; a later use tries again");
+            self.cache.not_renewed((org, epoch));
         }
     }
 

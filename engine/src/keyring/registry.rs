@@ -5,12 +5,12 @@
 
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::keyring::calls::CallPool;
+use crate::keyring::calls::{CallPool, Failed};
 use crate::names::{KeyName, OrganizationId, OrganizationName};
 use crate::storage::commit::lock;
 use keystead_backend::{
-    BackendError, CancelFlag, CredentialKind, Description, ErrorCode, Host, KeyBackend, KeyInstance,
-    LockedBytes, LogLevel, OpenRequest,
+    BackendError, Call, CredentialKind, Description, ErrorCode, Host, KeyBackend, KeyInstance, LockedBytes,
+    LogLevel, OpenRequest,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -205,9 +205,48 @@ pub(crate) struct RegisteredKey {
 /// An open instance, with the threads that its calls run on.
 #[derive(Clone)]
 pub(crate) struct OpenInstance {
-    pub(crate) instance: Arc<dyn KeyInstance>,
-    pub(crate) pool: Arc<CallPool>,
+    instance: Arc<HeldInstance>,
     pub(crate) binds_context: bool,
+}
+
+impl OpenInstance {
+    /// Makes a call on a thread of the backend, and waits for its answer.
+    pub(crate) fn call<T: Send + 'static>(
+        &self,
+        call: Call,
+        make: impl FnOnce(&dyn KeyInstance, &Call) -> std::result::Result<T, BackendError> + Send + 'static,
+    ) -> std::result::Result<T, Failed> {
+        let held = &self.instance;
+        let (interrupted, asked) = (Arc::clone(held), Arc::clone(held));
+        held.pool.run(
+            &held.id,
+            call,
+            move || interrupted.key().interrupt(),
+            move |call| make(asked.key(), call),
+        )
+    }
+}
+
+/// An instance that closes on a thread of its backend, whoever lets go of it last: closing is the backend's code too, and may take
+/// its time.
+struct HeldInstance {
+    id: Arc<InstanceId>,
+    /// Empty when it is being dropped.
+    instance: Option<Box<dyn KeyInstance>>,
+    pool: Arc<CallPool>,
+}
+
+impl HeldInstance {
+    fn key(&self) -> &dyn KeyInstance {
+        self.instance.as_deref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for HeldInstance {
+    fn drop(&mut self) {
+        let instance = self.instance.take();
+        self.pool.errand(&self.id, move || drop(instance));
+    }
 }
 
 struct Registered {
@@ -229,12 +268,12 @@ impl Registered {
 
 /// Instances are shared by keys with the same backend and config, unless the backend logs in with tokens that are minted
 /// for one organization's key.
-type InstanceId = (String, String, Option<(OrganizationId, KeyName)>);
+pub(super) type InstanceId = (String, String, Option<(OrganizationId, KeyName)>);
 
 #[derive(Default)]
 struct Instances {
-    open: HashMap<InstanceId, OpenInstance>,
-    order: VecDeque<InstanceId>,
+    open: HashMap<Arc<InstanceId>, OpenInstance>,
+    order: VecDeque<Arc<InstanceId>>,
 }
 
 /// The registered backends and their open instances.
@@ -301,7 +340,7 @@ impl Registry {
             })?;
         let cannot = |source| kms_error(key, "open its backend", source);
         let description = entry.description().map_err(cannot)?;
-        let id = Self::instance_id(description, key);
+        let id = Arc::new(Self::instance_id(description, key));
         if let Some(open) = lock(&self.instances).open.get(&id) {
             return Ok(open.clone());
         }
@@ -316,31 +355,39 @@ impl Registry {
             entry.backend.settings.to_string(),
         );
         let config = key.config.clone();
-        let open = move || {
-            connector.get()?.open(OpenRequest {
+        let (held, pool) = (Arc::clone(&id), Arc::clone(&entry.pool));
+        let open = move |_: &Call| {
+            let request = OpenRequest {
                 settings: &settings,
                 config: &config,
                 host,
+            };
+            let instance = connector.get()?.open(request)?;
+            Ok(HeldInstance {
+                id: held,
+                instance: Some(instance),
+                pool,
             })
         };
         let instance = entry
             .pool
-            .run(timeout, &CancelFlag::default(), || {}, open)
-            .map_err(cannot)?;
+            .run(&id, Call::with_timeout(timeout), || {}, open)
+            .map_err(|failed| cannot(failed.error))?;
         let open = OpenInstance {
-            instance: Arc::from(instance),
-            pool: Arc::clone(&entry.pool),
+            instance: Arc::new(instance),
             binds_context: description.capabilities.binds_context,
         };
         let mut instances = lock(&self.instances);
-        if instances.open.insert(id.clone(), open.clone()).is_none() {
+        let replaced = instances.open.insert(Arc::clone(&id), open.clone());
+        if replaced.is_none() {
             instances.order.push_back(id);
         }
-        if instances.order.len() > INSTANCES_MAX
-            && let Some(oldest) = instances.order.pop_front()
-        {
-            instances.open.remove(&oldest);
-        }
+        let evicted = (instances.order.len() > INSTANCES_MAX)
+            .then(|| instances.order.pop_front())
+            .flatten()
+            .and_then(|oldest| instances.open.remove(&oldest));
+        drop(instances);
+        drop((replaced, evicted));
         Ok(open)
     }
 
@@ -350,8 +397,10 @@ impl Registry {
         if let Some(description) = entry.and_then(|entry| entry.description.get()) {
             let id = Self::instance_id(description, key);
             let mut instances = lock(&self.instances);
-            instances.open.remove(&id);
-            instances.order.retain(|other| *other != id);
+            let forgotten = instances.open.remove(&id);
+            instances.order.retain(|other| **other != id);
+            drop(instances);
+            drop(forgotten);
         }
     }
 
@@ -412,3 +461,6 @@ impl Host for InstanceHost {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

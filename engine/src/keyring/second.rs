@@ -23,7 +23,7 @@ use crate::scope::Scope;
 use crate::storage::commit::lock;
 use crate::storage::records::{EpochRecord, HeadRecord, KeyRecord, KeyState};
 use crate::storage::{Rows, Transaction, tables};
-use keystead_backend::{ErrorClass, ErrorCode, Wrapped};
+use keystead_backend::{ErrorClass, Wrapped};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -80,7 +80,6 @@ pub(crate) fn either_opens(rows: &impl Rows, org: OrganizationId, record: &Epoch
 pub(crate) fn asks_on(error: &Error, either_opens: bool) -> bool {
     match error {
         Error::Kms { .. } if planted(Mutant::SecondNotAsked) => false,
-        Error::Kms { source, .. } if source.code == ErrorCode::Cancelled => false,
         Error::Kms { source, .. } => {
             source.code.class() != ErrorClass::Revoked || either_opens || planted(Mutant::SecondOpensRevoked)
         }
