@@ -212,9 +212,9 @@ impl Mover {
             let batch = Arc::new(prepared);
             let (committed, next) = std::thread::scope(|threads| {
                 let ahead = cursor.filter(|_| number < batches);
-                let ahead = ahead.map(|cursor| threads.spawn(move || self.prepare(scope, Some(cursor))));
+                let ahead = ahead.map(|cursor| beside(threads, move || self.prepare(scope, Some(cursor))));
                 let committed = commit_batch(scope, job.number, &batch);
-                (committed, ahead.map(|ahead| ahead.join()))
+                (committed, ahead.map(|ahead| ahead()))
             });
             if !committed? {
                 return Ok(Moved::JobChanged);
@@ -223,8 +223,7 @@ impl Mover {
             match next {
                 None if cursor.is_none() => return Ok(Moved::PassEnded { failed }),
                 None => break,
-                Some(Ok(next)) => prepared = next?,
-                Some(Err(panic)) => std::panic::resume_unwind(panic),
+                Some(next) => prepared = next?,
             }
         }
         Ok(Moved::More)
@@ -239,13 +238,10 @@ impl Mover {
         let parts = std::thread::scope(|spawn| {
             let working: Vec<_> = others
                 .chunks(share)
-                .map(|part| spawn.spawn(move || wiping_stack(|| self.seal(scope, part))))
+                .map(|part| beside(spawn, move || wiping_stack(|| self.seal(scope, part))))
                 .collect();
             let mut parts = vec![self.seal(scope, here)];
-            parts.extend(working.into_iter().map(|part| {
-                part.join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            }));
+            parts.extend(working.into_iter().map(|part| part()));
             parts.into_iter().collect::<Result<Vec<_>>>()
         })?;
         let mut batch = Batch {
@@ -334,6 +330,20 @@ impl Mover {
     }
 }
 
+/// Does `work` on a thread of its own; where the system starts no further one, on the caller's, when it asks for the outcome.
+fn beside<'scope, T: Send + 'scope>(
+    threads: &'scope std::thread::Scope<'scope, '_>,
+    work: impl Fn() -> T + Copy + Send + 'scope,
+) -> impl FnOnce() -> T {
+    let started = std::thread::Builder::new().spawn_scoped(threads, work);
+    move || match started {
+        Ok(thread) => thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        Err(_) => work(),
+    }
+}
+
 /// The short swap: each row that is still as it was read gets its new wrap; cursor, counts and one audit record go with it.
 /// Says whether the job was still the same.
 fn commit_batch(scope: &Scope, job_number: u64, batch: &Arc<Batch>) -> Result<bool> {
@@ -411,6 +421,13 @@ fn move_rows(transaction: &mut Transaction<'_>, head: &mut HeadRecord, batch: &B
         }
     }
     Ok(moved)
+}
+
+/// What a step came to that panicked: the job waits, and says so. What the panic said may be anybody's secret.
+pub(crate) fn note_panic(scope: &Scope) -> Result<Step> {
+    let reason = "a step of it panicked, which is a bug: report it with what the application printed";
+    note_obstacle(scope, reason)?;
+    Ok(Step::Blocked(reason.into()))
 }
 
 /// Writes down why the job waits, once.

@@ -9,6 +9,7 @@ use crate::rewrap::step::{self, Step};
 use crate::scope::{Core, Scope};
 use crate::storage::commit::lock;
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -69,9 +70,15 @@ impl Workers {
         });
         if state.threads < THREADS_MAX {
             let (workers, core) = (Arc::clone(self), Arc::downgrade(core));
+            let run = move || {
+                // Whatever panics, the thread is counted out: closing the store waits for it.
+                if catch_unwind(AssertUnwindSafe(|| workers.work(&core))).is_err() {
+                    workers.leave(&mut lock(&workers.state));
+                }
+            };
             let spawned = std::thread::Builder::new()
                 .name("keystead-rewrap".into())
-                .spawn(move || workers.work(&core));
+                .spawn(run);
             match spawned {
                 Ok(_) => state.threads += 1,
                 Err(error) => tracing::error!(%error, "no thread for re-wrapping; open the store again"),
@@ -145,7 +152,8 @@ impl Workers {
                 organization: work.name.clone(),
                 by: Arc::new(Attribution::default()),
             };
-            let outcome = step::step(&scope, &|| self.tell());
+            let outcome = catch_unwind(AssertUnwindSafe(|| step::step(&scope, &|| self.tell())));
+            let outcome = outcome.unwrap_or_else(|_| step::note_panic(&scope));
             drop(scope);
             let mut state = lock(&self.state);
             match outcome {
