@@ -3,11 +3,17 @@
 mod common;
 
 use common::{Bench, assert_sound, check_filled, fill, key};
-use keystead::{Env, RewrapState, SystemEnv};
+use keystead::backend::{
+    BackendError, Call, Context, Description, ErrorCode, KeyBackend, KeyInstance, LockedBytes, OpenRequest,
+    Status, Wrapped,
+};
+use keystead::simulation::rewrap_step;
+use keystead::{Backend, Env, Organization, RewrapState, Store, SystemEnv};
 use keystead_tests::env::SimulatedEnv;
+use keystead_tests::kms::SimulatedKms;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -104,5 +110,171 @@ fn a_re_wrap_goes_on_where_no_thread_can_be_started() {
     let job = acme.keys().rotate("managed").unwrap();
     let status = job.run_here(|_| {}).unwrap();
     assert_eq!((status.state, status.done), (RewrapState::Done, 5_000));
+    assert_sound(&store);
+}
+
+type Hook = dyn Fn() -> Result<(), BackendError> + Send + Sync;
+
+/// A KMS that does something else first when its key `old` is to unwrap.
+#[derive(Clone)]
+struct HookedKms {
+    kms: SimulatedKms,
+    hook: Arc<Mutex<Arc<Hook>>>,
+}
+
+impl HookedKms {
+    fn before(bench: &Bench) -> Self {
+        Self {
+            kms: bench.kms.clone(),
+            hook: Arc::new(Mutex::new(Arc::new(|| Ok(())))),
+        }
+    }
+
+    fn set(&self, hook: impl Fn() -> Result<(), BackendError> + Send + Sync + 'static) {
+        *self.hook.lock().unwrap() = Arc::new(hook);
+    }
+}
+
+impl KeyBackend for HookedKms {
+    fn describe(&self) -> Description {
+        self.kms.describe()
+    }
+
+    fn open(&self, request: OpenRequest<'_>) -> Result<Box<dyn KeyInstance>, BackendError> {
+        let hooked = request.config.contains("\"old\"").then(|| Arc::clone(&self.hook));
+        let inner = self.kms.open(request)?;
+        Ok(Box::new(HookedKey { inner, hooked }))
+    }
+}
+
+struct HookedKey {
+    inner: Box<dyn KeyInstance>,
+    hooked: Option<Arc<Mutex<Arc<Hook>>>>,
+}
+
+impl KeyInstance for HookedKey {
+    fn status(&self, call: &Call) -> Result<Status, BackendError> {
+        self.inner.status(call)
+    }
+
+    fn wrap(&self, call: &Call, context: &Context, plaintext: &[u8]) -> Result<Wrapped, BackendError> {
+        self.inner.wrap(call, context, plaintext)
+    }
+
+    fn unwrap(&self, call: &Call, context: &Context, wrapped: &Wrapped) -> Result<LockedBytes, BackendError> {
+        if let Some(hook) = &self.hooked {
+            let hook = Arc::clone(&hook.lock().unwrap());
+            hook()?;
+        }
+        self.inner.unwrap(call, context, wrapped)
+    }
+}
+
+const EPOCHS: u32 = 20;
+
+/// An organization with a secret in each of many epochs under its key `old`, none of them in memory, and keys to go to.
+fn with_many_epochs(bench: &Bench, kms: &HookedKms, env: &Arc<SimulatedEnv>) -> (Store, Organization) {
+    let store = Store::options()
+        .backend(Backend::new(bench.kms.clone()).named("managed"))
+        .backend(Backend::new(kms.clone()).named("customer-kms"))
+        .kms_timeout(DEADLINE)
+        .background_rewrap(false)
+        .env(Arc::clone(env) as Arc<dyn Env>)
+        .create(bench.path())
+        .unwrap();
+    let acme = store.create_organization("acme").unwrap();
+    let job = acme.keys().add("old", "customer-kms", key("old")).unwrap();
+    job.run_here(|_| {}).unwrap();
+    acme.put("s/1", "x").unwrap();
+    for epoch in 2..=EPOCHS {
+        acme.keys().set_default("old", false).unwrap();
+        acme.put(&format!("s/{epoch}"), "x").unwrap();
+    }
+    for name in ["new", "newer"] {
+        acme.keys().add(name, "customer-kms", key(name)).unwrap();
+    }
+    store.forget_epoch_keys();
+    (store, acme)
+}
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The story: what hands epochs over asked the same dead KMS for each of them, and waited for each of its deadlines. It had the
+/// organization's turn for key changes meanwhile, so that the way out, another target, waited for all of them as well.
+#[test]
+fn many_epochs_under_a_kms_that_swallows_calls_cost_one_deadline() {
+    let bench = Bench::new();
+    let (kms, env) = (HookedKms::before(&bench), Arc::new(SimulatedEnv::new(1)));
+    let (store, acme) = with_many_epochs(&bench, &kms, &env);
+    let clock = Arc::clone(&env);
+    kms.set(move || {
+        clock.advance(DEADLINE);
+        Err(BackendError::new(ErrorCode::Timeout, "no answer"))
+    });
+    let deadlines = |act: &dyn Fn()| {
+        let began = env.elapsed();
+        act();
+        (env.elapsed() - began).as_secs() / DEADLINE.as_secs()
+    };
+    let changed = deadlines(&|| drop(acme.keys().set_default("new", true).unwrap()));
+    let stepped = deadlines(&|| assert!(!rewrap_step(&acme).unwrap()));
+    let status = acme.rewrap_status().unwrap().unwrap();
+    assert!(matches!(status.state, RewrapState::Blocked(_)), "{status:?}");
+    let retargeted = deadlines(&|| drop(acme.keys().retarget("newer").unwrap()));
+    let second = deadlines(&|| drop(acme.keys().set_second("new", false).unwrap_err()));
+    assert_eq!((changed, stepped, retargeted, second), (1, 1, 1, 0));
+
+    kms.set(|| Ok(()));
+    let done = acme.rewrap_job().unwrap().run_here(|_| {}).unwrap();
+    assert_eq!((done.state, done.done), (RewrapState::Done, u64::from(EPOCHS)));
+    assert_sound(&store);
+}
+
+/// The same story with a KMS that answers, and takes its time: a change of keys comes between two hand-overs.
+#[test]
+fn a_change_of_keys_comes_between_the_hand_overs_of_a_job() {
+    let bench = Bench::new();
+    let (kms, env) = (HookedKms::before(&bench), Arc::new(SimulatedEnv::new(1)));
+    let (store, acme) = with_many_epochs(&bench, &kms, &env);
+    let unavailable = || Err(BackendError::new(ErrorCode::Unavailable, "away"));
+    kms.set(unavailable);
+    acme.keys().set_default("new", true).unwrap();
+
+    let (by_the_job, retargeted) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, done, job) = (
+        Arc::clone(&by_the_job),
+        Arc::clone(&retargeted),
+        std::thread::current().id(),
+    );
+    let (tell, told) = mpsc::channel();
+    kms.set(move || {
+        if std::thread::current().id() == job {
+            count.fetch_add(1, Ordering::SeqCst);
+            tell.send(()).ok();
+            for _ in 0..20 {
+                if done.load(Ordering::SeqCst) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok(())
+    });
+    let organization = &acme;
+    std::thread::scope(|scope| {
+        let (acme, retargeted) = (acme.clone(), Arc::clone(&retargeted));
+        scope.spawn(move || {
+            told.recv().unwrap();
+            acme.keys().retarget("newer").unwrap();
+            retargeted.store(true, Ordering::SeqCst);
+        });
+        rewrap_step(organization).unwrap();
+        let handed_over = by_the_job.load(Ordering::SeqCst);
+        assert!(handed_over < EPOCHS as usize, "all of {handed_over} came first");
+    });
+    while rewrap_step(&acme).unwrap() {}
+    let done = acme.rewrap_status().unwrap().unwrap();
+    assert_eq!((done.state, done.done), (RewrapState::Done, u64::from(EPOCHS)));
+    assert_eq!(acme.epochs().unwrap().last().unwrap().key, "newer");
     assert_sound(&store);
 }

@@ -10,7 +10,7 @@ use crate::env::now_ms;
 use crate::error::{Error, Result};
 use crate::keyring::cache::{EpochKey, Unwrapped};
 use crate::keyring::epoch::{self, EpochPlace, NewEpoch};
-use crate::keyring::hand_over::{Handed, apply_hand_over, hand_over, unwrap_for_hand_over};
+use crate::keyring::hand_over::{Handed, OutOfReach, apply_hand_over, hand_over, unwrap_for_hand_over};
 use crate::keyring::job::{self, Moving};
 use crate::keyring::kms::derive_wrapping_key;
 use crate::keyring::read_key;
@@ -370,7 +370,7 @@ fn begin(scope: &Scope, change: Change) -> Result<Option<u64>> {
         }
     };
 
-    let mut handed = Vec::new();
+    let (mut handed, mut out_of_reach) = (Vec::new(), OutOfReach::default());
     for epoch in moving
         .iter()
         .filter(|epoch| !epoch::belongs_to(&records[epoch], &change.key.name))
@@ -378,6 +378,7 @@ fn begin(scope: &Scope, change: Change) -> Result<Option<u64>> {
         // Nothing refers to it: it is retired as it is, and no KMS need be asked.
         if head.references(*epoch) == 0 && *epoch != head.active_epoch
             || handed.len() == HAND_OVERS_PER_CHANGE
+            || out_of_reach.wraps(&records[epoch])
         {
             continue;
         }
@@ -386,6 +387,7 @@ fn begin(scope: &Scope, change: Change) -> Result<Option<u64>> {
                 handed.push(hand_over(scope, *epoch, &change.key, epoch_key, unwrapped)?)
             }
             Err(error) if error.is_obstacle() => {
+                out_of_reach.note(&records[epoch], change.key.name.as_str(), &error);
                 tracing::warn!(organization = %scope.organization, %epoch, %error, "an epoch waits for its hand-over");
             }
             Err(error) => return Err(error),

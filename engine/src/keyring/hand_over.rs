@@ -13,8 +13,9 @@ use crate::mutant::{Mutant, planted};
 use crate::names::{EpochNumber, KeyName};
 use crate::scope::Scope;
 use crate::storage::Transaction;
-use crate::storage::records::{HeadRecord, WrapRecord};
+use crate::storage::records::{EpochRecord, HeadRecord, WrapRecord};
 use keystead_backend::Wrapped;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// An epoch's key, unwrapped by its old KMS and wrapped by the new one.
@@ -24,6 +25,44 @@ pub(crate) struct Handed {
     pub(crate) wrapped: Wrapped,
     pub(crate) epoch_key: Arc<EpochKey>,
     pub(crate) unwrapped: Unwrapped,
+}
+
+/// What one round of hand-overs has learned of the KMSs: an epoch that the same keys wrap as one that did not open will not open
+/// either, and asking may cost the whole deadline again.
+#[derive(Default)]
+pub(crate) struct OutOfReach {
+    /// The keys that wrap an epoch, in the order in which they are asked. Another order, or one key more, is another fate.
+    wraps: BTreeSet<Vec<String>>,
+    targets: BTreeSet<String>,
+}
+
+impl OutOfReach {
+    /// True when an epoch that the same keys wrap did not open.
+    pub(crate) fn wraps(&self, record: &EpochRecord) -> bool {
+        self.wraps.contains(&wrapping_keys(record))
+    }
+
+    /// True when this key did not wrap.
+    pub(crate) fn is_target(&self, key: &str) -> bool {
+        self.targets.contains(key)
+    }
+
+    /// Notes what unwrapping this epoch met, or wrapping it by the target. What says nothing of other epochs is left out.
+    pub(crate) fn note(&mut self, record: &EpochRecord, target: &str, error: &Error) {
+        let Error::Kms { key, .. } = error else { return };
+        if !error.is_retryable() && !error.is_revoked() {
+            return;
+        }
+        if key.as_str() == target {
+            self.targets.insert(target.to_owned());
+        } else {
+            self.wraps.insert(wrapping_keys(record));
+        }
+    }
+}
+
+fn wrapping_keys(record: &EpochRecord) -> Vec<String> {
+    record.wraps.iter().map(|wrap| wrap.key.clone()).collect()
 }
 
 pub(crate) type UnwrappedEpoch = (RegisteredKey, keystead_backend::LockedBytes);

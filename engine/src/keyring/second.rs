@@ -14,7 +14,7 @@ use crate::env::{Env, now_ms};
 use crate::error::{Error, Result};
 use crate::keyring::change::{self, enabled_key, live_epochs, set_key_state};
 use crate::keyring::epoch::{self, EpochPlace};
-use crate::keyring::hand_over::unwrap_for_hand_over;
+use crate::keyring::hand_over::{OutOfReach, unwrap_for_hand_over};
 use crate::keyring::registry::RegisteredKey;
 use crate::keyring::{job, read_key};
 use crate::mutant::{Mutant, planted};
@@ -208,13 +208,17 @@ pub(crate) fn set(scope: &Scope, name: &KeyName, either_opens: bool) -> Result<O
         return refuse("epochs belong to it still; re-wrap them to the default key first".into());
     }
     scope.core.keyring.probe(&key)?;
-    let mut made = Vec::new();
-    for epoch in records.keys().take(WRAPS_PER_CHANGE) {
+    let (mut made, mut out_of_reach) = (Vec::new(), OutOfReach::default());
+    for (epoch, record) in records.iter().take(WRAPS_PER_CHANGE) {
+        if out_of_reach.wraps(record) {
+            continue;
+        }
         match unwrap_for_hand_over(scope, *epoch) {
             Ok(((_, epoch_key), _)) => {
                 made.push((*epoch, scope.core.keyring.wrap(&key, *epoch, &epoch_key)?));
             }
             Err(error) if error.is_obstacle() => {
+                out_of_reach.note(record, name.as_str(), &error);
                 tracing::warn!(organization = %scope.organization, %epoch, %error, "an epoch waits for its second wrap");
             }
             Err(error) => return Err(error),
@@ -330,25 +334,30 @@ pub(crate) fn missing(
 
 /// A part of the organization's job: has the second key wrap the epochs that it does not wrap yet. Three KMS calls for each.
 pub(crate) fn wrap_missing(scope: &Scope, obstacles: &mut Vec<String>) -> Result<()> {
-    let _turn = scope.core.key_changes.lock(scope.org);
-    let snapshot = scope.snapshot();
-    let Some((name, epochs)) = missing(scope, &*snapshot, &scope.head(&*snapshot)?)? else {
-        return Ok(());
-    };
-    let key = read_key(&*snapshot, scope.org, &scope.organization, &name)?;
-    drop(snapshot);
-    for epoch in epochs {
+    let mut done = EpochNumber(0);
+    loop {
+        // A turn for each of them: a change of keys that waits comes between.
+        let _turn = scope.core.key_changes.lock(scope.org);
+        let snapshot = scope.snapshot();
+        let Some((name, epochs)) = missing(scope, &*snapshot, &scope.head(&*snapshot)?)? else {
+            return Ok(());
+        };
+        let Some(epoch) = epochs.into_iter().find(|epoch| *epoch > done) else {
+            return Ok(());
+        };
+        done = epoch;
+        let key = read_key(&*snapshot, scope.org, &scope.organization, &name)?;
+        drop(snapshot);
         match wrap_one(scope, &key, epoch) {
             Ok(()) => {}
             Err(error) if error.is_obstacle() => {
                 obstacles.push(error.to_string());
                 // What one call met, the next one would meet too.
-                break;
+                return Ok(());
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(())
 }
 
 fn wrap_one(scope: &Scope, key: &RegisteredKey, epoch: EpochNumber) -> Result<()> {

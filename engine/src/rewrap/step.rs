@@ -9,7 +9,8 @@ use crate::env::now_ms;
 use crate::error::{Error, Result};
 use crate::keyring::cache::EpochKey;
 use crate::keyring::data_key::{self, DataKeyPlace};
-use crate::keyring::{hand_over, read_key, second};
+use crate::keyring::hand_over::OutOfReach;
+use crate::keyring::{epoch, hand_over, read_key, second};
 use crate::mutant::{Mutant, planted};
 use crate::names::{EpochNumber, KeyName, Version};
 use crate::rewrap::retire::{Retired, retire_empty};
@@ -47,7 +48,7 @@ pub(crate) fn step(scope: &Scope, moved: &dyn Fn()) -> Result<Step> {
     let scope = &scope.acting(by);
 
     let mut obstacles = Vec::new();
-    hand_over_waiting(scope, &job, &mut obstacles)?;
+    hand_over_waiting(scope, &mut obstacles)?;
     second::wrap_missing(scope, &mut obstacles)?;
     let Some(job) = scope.running_job(&*scope.snapshot())? else {
         return Ok(Step::Finished);
@@ -78,31 +79,41 @@ pub(crate) fn step(scope: &Scope, moved: &dyn Fn()) -> Result<Step> {
 }
 
 /// Wraps by the target's KMS the epochs that only the old KMS wraps yet.
-fn hand_over_waiting(scope: &Scope, job: &RewrapJobRecord, obstacles: &mut Vec<String>) -> Result<()> {
-    let waiting = |source: &&SourceRecord| source.state == SourceState::HandOver;
-    if !job.sources.iter().any(|source| waiting(&source)) {
-        return Ok(());
-    }
-    let _turn = scope.core.key_changes.lock(scope.org);
-    let snapshot = scope.snapshot();
-    let Some(job) = scope.running_job(&*snapshot)? else {
-        return Ok(());
-    };
-    let head = scope.head(&*snapshot)?;
-    drop(snapshot);
-    for source in job.sources.iter().filter(waiting) {
+fn hand_over_waiting(scope: &Scope, obstacles: &mut Vec<String>) -> Result<()> {
+    let mut out_of_reach = OutOfReach::default();
+    let mut done = EpochNumber(0);
+    loop {
+        // A turn for each of them: a change of keys that waits comes between.
+        let _turn = scope.core.key_changes.lock(scope.org);
+        let snapshot = scope.snapshot();
+        let Some(job) = scope.running_job(&*snapshot)? else {
+            return Ok(());
+        };
+        let head = scope.head(&*snapshot)?;
         // An epoch to which nothing refers needs no new wrap: it is about to be retired.
-        if head.references(source.epoch) == 0 && head.active_epoch != source.epoch {
+        let waits = |source: &&SourceRecord| {
+            source.state == SourceState::HandOver
+                && (head.references(source.epoch) > 0 || head.active_epoch == source.epoch)
+        };
+        let behind = |source: &&SourceRecord| source.epoch > done;
+        let waiting = job.sources.iter().filter(waits).filter(behind);
+        let Some(source) = waiting.min_by_key(|source| source.epoch) else {
+            return Ok(());
+        };
+        done = source.epoch;
+        let record = epoch::read(&*snapshot, scope.org, source.epoch)?;
+        drop(snapshot);
+        if out_of_reach.wraps(&record) || out_of_reach.is_target(&source.target_key) {
             continue;
         }
-        if let Err(error) = hand_over_one(scope, job.number, source) {
-            if !error.is_obstacle() {
-                return Err(error);
-            }
-            obstacles.push(error.to_string());
+        let outcome = hand_over_one(scope, job.number, source)
+            .inspect_err(|error| out_of_reach.note(&record, &source.target_key, error));
+        match outcome {
+            Ok(()) => {}
+            Err(error) if error.is_obstacle() => obstacles.push(error.to_string()),
+            Err(error) => return Err(error),
         }
     }
-    Ok(())
 }
 
 fn hand_over_one(scope: &Scope, job_number: u64, source: &SourceRecord) -> Result<()> {
