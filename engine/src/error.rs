@@ -198,8 +198,11 @@ pub enum Error {
         /// What the backend said.
         source: BackendError,
     },
-    /// The epoch has given out as many wraps as is safe; rotate the key.
-    #[error("epoch {epoch} of organization {organization:?} has reached its limit of wraps: rotate the key")]
+    /// The epoch has given out as many wraps as is safe; rotate the key, or give the job that moves data keys to it another target.
+    #[error(
+        "epoch {epoch} of organization {organization:?} has reached its limit of wraps: rotate the key, or give the job that \
+         moves data keys there another target"
+    )]
     EpochExhausted {
         /// Whose.
         organization: OrganizationName,

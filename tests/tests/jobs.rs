@@ -10,6 +10,7 @@ use keystead::backend::{
 use keystead::simulation::rewrap_step;
 use keystead::{Backend, Env, Organization, RewrapState, Store, SystemEnv};
 use keystead_tests::env::SimulatedEnv;
+use keystead_tests::forge::{Forge, Table};
 use keystead_tests::kms::SimulatedKms;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -276,5 +277,79 @@ fn a_change_of_keys_comes_between_the_hand_overs_of_a_job() {
     let done = acme.rewrap_status().unwrap().unwrap();
     assert_eq!((done.state, done.done), (RewrapState::Done, u64::from(EPOCHS)));
     assert_eq!(acme.epochs().unwrap().last().unwrap().key, "newer");
+    assert_sound(&store);
+}
+
+/// The story: a count that somebody had raised in the file made the job scan and commit, at full speed, for ever.
+#[test]
+fn a_count_that_is_larger_than_its_rows_is_damage_that_the_job_names() {
+    let bench = Bench::new();
+    let store = bench.create();
+    let acme = store.create_organization("acme").unwrap();
+    fill(&acme, 10);
+    store.close().unwrap();
+    drop((store, acme));
+    Forge::of(&bench.path()).edit(&bench.path(), |rows| {
+        let organization = 1_u32.to_be_bytes();
+        let [(_, row)] = rows.all(Table::HEADS, &organization).try_into().unwrap();
+        let mut head = row[..row.len() - 16].to_vec();
+        // Its last two bytes are the counts of its one live epoch: data keys now, and ever.
+        let count = head.len() - 2;
+        assert_eq!(head[count..], [10, 10]);
+        head[count] = 11;
+        rows.put_record(Table::HEADS, &organization, &head);
+    });
+    let store = bench
+        .options()
+        .background_rewrap(false)
+        .open(bench.path())
+        .unwrap();
+    let acme = store.organization("acme").unwrap();
+    acme.keys().rotate("managed").unwrap();
+    let refused = (0..10).find_map(|_| rewrap_step(&acme).err()).expect("it ends");
+    assert!(refused.is_damaged(), "{refused}");
+    let status = acme.rewrap_status().unwrap().unwrap();
+    let RewrapState::Blocked(reason) = &status.state else {
+        panic!("{status:?}")
+    };
+    assert!(
+        reason.contains("count is 1") && reason.contains("epoch 1"),
+        "{reason}"
+    );
+    check_filled(&acme, 10);
+}
+
+/// The story: only what is usual, such as a KMS that is away, was written down as the reason why a job waits. After anything else it
+/// failed again and again, and its status said that it runs.
+#[test]
+fn a_job_whose_target_is_exhausted_says_so_and_goes_on_with_another() {
+    let bench = Bench::new();
+    let store = bench.create();
+    fill(&store.create_organization("acme").unwrap(), 150);
+    drop(store);
+    let store = bench
+        .options()
+        .wraps_per_epoch_max(100)
+        .rewrap_batch(20)
+        .open(bench.path())
+        .unwrap();
+    let acme = store.organization("acme").unwrap();
+    let job = acme.keys().rotate("managed").unwrap();
+    let (tell, told) = mpsc::channel();
+    let done = job.wait_for(PATIENCE, |status| {
+        if let RewrapState::Blocked(reason) = &status.state
+            && tell.send((reason.clone(), status.remaining)).is_ok()
+        {
+            acme.keys().retarget("managed").unwrap();
+        }
+    });
+    let (reason, remaining) = told.recv().unwrap();
+    assert!(
+        reason.contains("limit of wraps") && reason.contains("target"),
+        "{reason}"
+    );
+    assert_eq!(remaining, 50);
+    assert_eq!(done.unwrap().expect("it goes on").done, 150);
+    check_filled(&acme, 150);
     assert_sound(&store);
 }

@@ -10,7 +10,7 @@ use crate::names::{EpochNumber, KeyName};
 use crate::scope::Scope;
 use crate::storage::records::{DataKeyRow, HeadRecord, KeyState, RewrapJobRecord, SourceState};
 use crate::storage::{Rows, Table, Transaction, tables};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 /// What a look for empty sources came to.
@@ -91,6 +91,38 @@ pub(super) fn retire_empty(scope: &Scope) -> Result<Retired> {
         (false, false) => Retired::Some,
         (false, true) => Retired::None,
     })
+}
+
+/// For when all that moves has moved and no source became empty: then either more data keys came to be, or a source's count is
+/// larger than its rows, and will never be 0.
+pub(super) fn check_counts(scope: &Scope) -> Result<()> {
+    let snapshot = scope.snapshot();
+    let Some(job) = scope.running_job(&*snapshot)? else {
+        return Ok(());
+    };
+    let head = scope.head(&*snapshot)?;
+    let mut found: BTreeMap<EpochNumber, u64> = job
+        .sources
+        .iter()
+        .filter(|source| source.state != SourceState::Retired)
+        .map(|source| (source.epoch, 0))
+        .collect();
+    snapshot.scan_prefix(Table::DataKeys, &tables::organization(scope.org), |_, row| {
+        if let Some(count) = found.get_mut(&DataKeyRow::decode(row)?.epoch) {
+            *count += 1;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    for (epoch, rows) in found {
+        let count = head.references(epoch);
+        if count != rows {
+            return Err(Error::damaged(
+                format!("epoch {epoch} of organization {:?}", scope.organization),
+                format!("its count is {count}, but {rows} data keys refer to it"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn is_empty(head: &HeadRecord, epoch: EpochNumber) -> bool {

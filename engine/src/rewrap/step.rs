@@ -13,7 +13,7 @@ use crate::keyring::hand_over::OutOfReach;
 use crate::keyring::{epoch, hand_over, read_key, second};
 use crate::mutant::{Mutant, planted};
 use crate::names::{EpochNumber, KeyName, Version};
-use crate::rewrap::retire::{Retired, retire_empty};
+use crate::rewrap::retire::{Retired, check_counts, retire_empty};
 use crate::scope::Scope;
 use crate::storage::records::{DataKeyRow, HeadRecord, RewrapJobRecord, SourceRecord, SourceState};
 use crate::storage::{Rows, Table, Transaction, tables};
@@ -35,9 +35,21 @@ pub(crate) enum Step {
     Finished,
 }
 
-/// Does one step of the organization's job. `moved` is told after each batch.
+/// Does one step of the organization's job. `moved` is told after each batch. What it fails with is written down as what the job
+/// waits for: whoever looks at its status would see nothing else of it.
 pub(crate) fn step(scope: &Scope, moved: &dyn Fn()) -> Result<Step> {
     let _turn = scope.core.rewrap_steps.lock(scope.org);
+    let outcome = go_on(scope, moved);
+    if let Err(error) = &outcome
+        && let Err(unnoted) = note_obstacle(scope, &error.to_string())
+    {
+        // After some errors the store takes no more changes.
+        tracing::debug!(organization = %scope.organization, %unnoted, "a job's status does not tell why it waits");
+    }
+    outcome
+}
+
+fn go_on(scope: &Scope, moved: &dyn Fn()) -> Result<Step> {
     let Some(job) = scope.running_job(&*scope.snapshot())? else {
         return Ok(Step::Finished);
     };
@@ -71,6 +83,7 @@ pub(crate) fn step(scope: &Scope, moved: &dyn Fn()) -> Result<Step> {
         Retired::None => {}
     }
     if obstacles.is_empty() {
+        check_counts(scope)?;
         return Ok(Step::Progress);
     }
     let reason = obstacles.join("; ");
