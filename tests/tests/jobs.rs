@@ -353,3 +353,32 @@ fn a_job_whose_target_is_exhausted_says_so_and_goes_on_with_another() {
     check_filled(&acme, 150);
     assert_sound(&store);
 }
+
+/// The story: the rate of an organization's second job was counted from where its first one ended, and read 0.
+#[test]
+fn the_rate_of_a_job_is_its_own() {
+    let bench = Bench::new();
+    let env = Arc::new(SimulatedEnv::new(1));
+    let store = bench
+        .options()
+        .env(Arc::clone(&env) as Arc<dyn Env>)
+        .background_rewrap(false)
+        .rewrap_batch(10)
+        .rewrap_batches_per_step(1)
+        .create(bench.path())
+        .unwrap();
+    let acme = store.create_organization("acme").unwrap();
+    fill(&acme, 100);
+    for _ in 0..2 {
+        let job = acme.keys().rotate("managed").unwrap();
+        assert!(job.status().unwrap().rate.abs() < 0.001);
+        env.advance(Duration::from_secs(10));
+        for _ in 0..3 {
+            rewrap_step(&acme).unwrap();
+        }
+        let status = job.status().unwrap();
+        assert!((status.rate - 3.0).abs() < 0.001, "{status:?}");
+        job.run_here(|_| {}).unwrap();
+        assert!(job.status().unwrap().rate.abs() < 0.001);
+    }
+}

@@ -243,6 +243,7 @@ pub(crate) fn status(organization: &Organization) -> Result<Option<RewrapStatus>
     let waiting = sources
         .iter()
         .any(|source| !source.handed_over && !source.retired);
+    let rate = organization.workers().rate(scope.org, &record);
     Ok(Some(RewrapStatus {
         job: record.number,
         phase: if waiting {
@@ -259,7 +260,7 @@ pub(crate) fn status(organization: &Organization) -> Result<Option<RewrapStatus>
         done: record.done,
         failed: record.failed,
         remaining,
-        rate: organization.workers().rate(scope.org, record.done),
+        rate,
         batches: record.batches,
         sources,
     }))

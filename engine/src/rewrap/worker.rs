@@ -8,6 +8,7 @@ use crate::names::{OrganizationId, OrganizationName};
 use crate::rewrap::step::{self, Step};
 use crate::scope::{Core, Scope};
 use crate::storage::commit::lock;
+use crate::storage::records::RewrapJobRecord;
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
@@ -33,8 +34,15 @@ struct State {
     queue: VecDeque<Work>,
     threads: usize,
     stop: bool,
-    /// When each job was first seen by this process, and what it had done by then: for its rate.
-    rates: HashMap<OrganizationId, (Duration, u64)>,
+    /// For the rates of the jobs that run.
+    seen: HashMap<OrganizationId, FirstSeen>,
+}
+
+/// When this process first saw a job, and what it had done by then.
+struct FirstSeen {
+    job: u64,
+    at: Duration,
+    done: u64,
 }
 
 struct Work {
@@ -126,14 +134,27 @@ impl Workers {
         self.moved_on.notify_all();
     }
 
-    /// Data keys a second since this process first saw the job.
-    pub(crate) fn rate(&self, org: OrganizationId, done: u64) -> f64 {
+    /// Data keys a second since this process first saw the job; 0 for one that is finished.
+    pub(crate) fn rate(&self, org: OrganizationId, job: &RewrapJobRecord) -> f64 {
         let now = self.env.elapsed();
         let mut state = lock(&self.state);
-        let (since, before) = *state.rates.entry(org).or_insert((now, done));
-        let seconds = now.saturating_sub(since).as_secs_f64();
+        if state.seen.get(&org).is_some_and(|seen| seen.job != job.number) {
+            state.seen.remove(&org);
+        }
+        if job.finished_at_ms.is_some() {
+            state.seen.remove(&org);
+            return 0.0;
+        }
+        let (at, done) = (now, job.done);
+        let first = FirstSeen {
+            job: job.number,
+            at,
+            done,
+        };
+        let seen = state.seen.entry(org).or_insert(first);
+        let seconds = now.saturating_sub(seen.at).as_secs_f64();
         if seconds > 0.0 {
-            done.saturating_sub(before) as f64 / seconds
+            job.done.saturating_sub(seen.done) as f64 / seconds
         } else {
             0.0
         }
@@ -163,7 +184,7 @@ impl Workers {
                     put_back(&mut state, work);
                 }
                 Ok(Step::Finished) => {
-                    state.rates.remove(&work.org);
+                    state.seen.remove(&work.org);
                 }
                 Ok(Step::Blocked(reason)) => {
                     tracing::warn!(organization = %work.name, reason, "a re-wrap job waits");
