@@ -5,13 +5,13 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use keystead_backend::{BackendError, Call, CancelFlag, ErrorCode};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 /// How often a waiting call looks whether it was cancelled or interrupted.
 const POLL: Duration = Duration::from_millis(10);
@@ -19,11 +19,14 @@ const POLL: Duration = Duration::from_millis(10);
 /// Threads for what blocks: name resolution, minting a token, reading a token file. Started when needed.
 const BLOCKING_THREADS_MAX: usize = 32;
 
-/// The backend's runtime: one worker thread, started by the first call.
+/// The backend's runtime: one worker thread, started by the first call; by a later one where it cannot be.
 pub struct Calls {
     thread_name: &'static str,
-    runtime: OnceLock<Option<Runtime>>,
+    runtime: Mutex<Option<Runtime>>,
+    start: Start,
 }
+
+type Start = fn(&str) -> std::io::Result<Runtime>;
 
 impl Calls {
     /// Nothing is started yet. The worker thread will have this name, at most 15 bytes of which are seen on Linux.
@@ -31,7 +34,8 @@ impl Calls {
     pub fn new(thread_name: &'static str) -> Self {
         Self {
             thread_name,
-            runtime: OnceLock::new(),
+            runtime: Mutex::default(),
+            start,
         }
     }
 
@@ -42,8 +46,8 @@ impl Calls {
     ///
     /// # Errors
     ///
-    /// Those of `work`; [`ErrorCode::Timeout`] and [`ErrorCode::Cancelled`]; [`ErrorCode::Internal`] when `work` panicked or the
-    /// worker thread cannot be started.
+    /// Those of `work`; [`ErrorCode::Timeout`] and [`ErrorCode::Cancelled`]; [`ErrorCode::Internal`] when `work` panicked;
+    /// [`ErrorCode::Unavailable`] when the worker thread cannot be started now.
     #[allow(
         clippy::disallowed_methods,
         reason = "a call's deadline is real time; it decides nothing else"
@@ -58,10 +62,13 @@ impl Calls {
         let started = Instant::now();
         let interrupts_before = interrupts.count();
         let stopped = || call.is_cancelled() || interrupts.count() != interrupts_before;
-        let runtime = self.runtime.get_or_init(|| start(self.thread_name)).as_ref().ok_or_else(|| {
+        let runtime = self.runtime().map_err(|error| {
             BackendError::new(
-                ErrorCode::Internal,
-                format!("{what}: the backend's worker thread could not be started; is the process at its limit of threads or open files?"),
+                ErrorCode::Unavailable,
+                format!(
+                    "{what}: the backend's worker thread could not be started ({error}); is the process at its limit of \
+                     threads or open files?"
+                ),
             )
         })?;
         let (answer, answered) = sync_channel(1);
@@ -103,6 +110,16 @@ impl Calls {
 }
 
 impl Calls {
+    /// The runtime, started now if there is none: what kept an earlier call from it may be over.
+    fn runtime(&self) -> std::io::Result<Handle> {
+        let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(started) = &*runtime {
+            return Ok(started.handle().clone());
+        }
+        let started = (self.start)(self.thread_name)?;
+        Ok(runtime.insert(started).handle().clone())
+    }
+
     /// Runs `work` that blocks, on a thread of its own, to its end or to the call's, whichever comes first. `what` leads the
     /// message of an error that is made here.
     ///
@@ -212,20 +229,20 @@ impl fmt::Debug for Calls {
 impl Drop for Calls {
     fn drop(&mut self) {
         // Dropping a runtime waits for its threads, and panics inside of another runtime.
-        if let Some(Some(runtime)) = self.runtime.take() {
+        let runtime = self.runtime.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-fn start(thread_name: &str) -> Option<Runtime> {
+fn start(thread_name: &str) -> std::io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_name(thread_name)
         .enable_all()
         .build()
-        .ok()
 }
 
 /// How often an instance was interrupted: a call in flight sees the count change.
@@ -410,5 +427,26 @@ mod tests {
                 7
             );
         });
+    }
+
+    /// The failure was remembered for the life of the process, and read as a fault of the backend.
+    #[test]
+    fn a_worker_thread_that_cannot_be_started_is_an_outage_and_the_next_call_tries_again() {
+        static TRIES: AtomicU64 = AtomicU64::new(0);
+        let mut calls = Calls::new("keystead-test");
+        calls.start = |name| match TRIES.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(std::io::Error::other("too many open files, says a test")),
+            _ => start(name),
+        };
+        let ask = || {
+            let call = Call::with_timeout(Duration::from_secs(60));
+            calls.run(&call, &Interrupts::default(), "unwrapping", async { Ok(7) })
+        };
+        let error = ask().unwrap_err();
+        assert_eq!(error.code, ErrorCode::Unavailable);
+        assert!(error.message.contains("too many open files"), "{error}");
+        assert_eq!(ask().unwrap(), 7);
+        assert_eq!(ask().unwrap(), 7);
+        assert_eq!(TRIES.load(Ordering::SeqCst), 2, "it is started once");
     }
 }
