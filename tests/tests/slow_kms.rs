@@ -61,6 +61,8 @@ struct SlowKms {
     kms: SimulatedKms,
     opening: Arc<Gate>,
     unwrapping: Arc<Gate>,
+    /// Where the next unwrap waits, and no other.
+    next: Arc<Mutex<Option<Arc<Gate>>>>,
 }
 
 impl SlowKms {
@@ -69,7 +71,16 @@ impl SlowKms {
             kms: bench.kms.clone(),
             opening: Arc::default(),
             unwrapping: Arc::default(),
+            next: Arc::default(),
         }
+    }
+
+    /// A gate, shut, before the next unwrap alone.
+    fn hold_next(&self) -> Arc<Gate> {
+        let gate: Arc<Gate> = Arc::default();
+        gate.shut();
+        *self.next.lock().unwrap() = Some(Arc::clone(&gate));
+        gate
     }
 
     fn options(&self) -> keystead::StoreOptions {
@@ -91,6 +102,7 @@ impl KeyBackend for SlowKms {
         Ok(Box::new(SlowKey {
             inner: self.kms.open(request)?,
             unwrapping: Arc::clone(&self.unwrapping),
+            next: Arc::clone(&self.next),
         }))
     }
 }
@@ -98,6 +110,7 @@ impl KeyBackend for SlowKms {
 struct SlowKey {
     inner: Box<dyn KeyInstance>,
     unwrapping: Arc<Gate>,
+    next: Arc<Mutex<Option<Arc<Gate>>>>,
 }
 
 impl KeyInstance for SlowKey {
@@ -115,6 +128,10 @@ impl KeyInstance for SlowKey {
             .any(|(name, value)| name == "keystead:organization" && value.starts_with("slow"))
         {
             self.unwrapping.pass();
+        }
+        let held = self.next.lock().unwrap().take();
+        if let Some(gate) = held {
+            gate.pass();
         }
         self.inner.unwrap(call, context, wrapped)
     }
@@ -185,6 +202,50 @@ fn a_read_that_waited_for_its_kms_reads_what_is_there_then() {
     job.run_here(|_| {}).unwrap();
     assert_eq!(slow.get("s").unwrap().value, "third");
     assert_sound(&store);
+}
+
+/// From the hand-over on the old KMS may vanish. A read that had asked it just before failed by its answer, and the key that had
+/// been handed over left memory.
+#[test]
+fn a_read_that_asked_the_old_kms_before_a_hand_over_is_answered_by_the_new_one() {
+    let bench = Bench::new();
+    let slow_kms = SlowKms::before(&bench);
+    let store = slow_kms
+        .options()
+        .background_rewrap(false)
+        .create(bench.path())
+        .unwrap();
+    let acme = store.create_organization("acme").unwrap();
+    acme.put("s", "worth the wait").unwrap();
+    for refusal in [ErrorCode::KeyDisabled, ErrorCode::Unavailable] {
+        let own = format!("own-{refusal:?}");
+        store.forget_epoch_keys();
+        let gate = slow_kms.hold_next();
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| acme.get("s"));
+            gate.until_somebody_waits();
+            let old = acme
+                .keys()
+                .list()
+                .unwrap()
+                .into_iter()
+                .find(|key| key.default)
+                .unwrap();
+            acme.keys().add(&own, "customer-kms", key(&own)).unwrap();
+            if old.name != "managed" {
+                acme.keys().set_default(&own, true).unwrap();
+            }
+            let cached = store.cached_epoch_keys();
+            bench.kms.fail(&old.name, refusal);
+            gate.open();
+            assert_eq!(reader.join().unwrap().unwrap().value, "worth the wait");
+            assert_eq!(
+                store.cached_epoch_keys(),
+                cached,
+                "what was handed over stays in memory"
+            );
+        });
+    }
 }
 
 /// A backend's `open` ran on the caller's thread, without a deadline: one that never came back held its caller for ever.

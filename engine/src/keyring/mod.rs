@@ -30,7 +30,7 @@ use crate::keyring::registry::{RegisteredKey, kms_error};
 use crate::keyring::second::StandIns;
 use crate::names::{EpochNumber, KeyName, OrganizationId, OrganizationName, StoreId};
 use crate::storage::commit::lock;
-use crate::storage::records::{EpochRecord, KeyRecord};
+use crate::storage::records::{EpochRecord, KeyRecord, WrapRecord};
 use crate::storage::{Committer, Rows, tables};
 use keystead_backend::{BackendError, ErrorClass, ErrorCode, LockedBytes, Wrapped};
 use std::collections::HashSet;
@@ -236,14 +236,6 @@ impl Keyring {
             let mut refused: Option<Error> = None;
             for (wrap, key) in record.wraps.iter().zip(keys) {
                 let opened = epoch::open_wrap(self.committer.container(), self.store, org, epoch, wrap);
-                if opened.is_err()
-                    && self.committer.snapshot().sequence != sequence
-                    && overtaken < OVERTAKEN_MAX
-                {
-                    // The wrap was erased since this snapshot was taken: a newer one has the wrap that replaced it.
-                    overtaken += 1;
-                    continue 'record;
-                }
                 let unwrapped = opened.and_then(|wrapped| {
                     let key = key?;
                     let epoch_key = self.kms.unwrap(&key, epoch, &wrapped)?;
@@ -254,6 +246,11 @@ impl Keyring {
                     Ok((key, epoch_key)) => {
                         self.standing_in.answered(org, &key.name, refused);
                         return Ok((key, epoch_key));
+                    }
+                    // What its old KMS says of it counts no more, nor that its cell was erased.
+                    Err(_) if overtaken < OVERTAKEN_MAX && self.was_replaced(org, epoch, wrap, sequence) => {
+                        overtaken += 1;
+                        continue 'record;
                     }
                     Err(error) if second::asks_on(&error, either_opens) => {
                         refused = Some(second::worse(refused, error));
@@ -268,6 +265,19 @@ impl Keyring {
                 )
             }));
         }
+    }
+
+    /// True when a wrap that the snapshot of `sequence` held is the epoch's no more: it was handed over since, or retired.
+    fn was_replaced(
+        &self,
+        org: OrganizationId,
+        epoch: EpochNumber,
+        wrap: &WrapRecord,
+        sequence: u64,
+    ) -> bool {
+        let newest = self.committer.snapshot();
+        newest.sequence != sequence
+            && epoch::read(&*newest, org, epoch).is_ok_and(|record| !record.wraps.contains(wrap))
     }
 
     /// AES-GCM-SIV does not commit to its key: a wrong epoch key is told from damaged data here, and named.
