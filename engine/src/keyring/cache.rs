@@ -103,7 +103,8 @@ struct Failure {
 #[derive(Default)]
 struct Entries {
     keys: HashMap<EpochId, Entry>,
-    /// In the order of their unwrapping, which is the order of their expiry.
+    /// In the order of their unwrapping, which is the order of their expiry. They do not come in it: an unwrapping that began first
+    /// may end last.
     order: VecDeque<EpochId>,
     failures: HashMap<EpochId, Failure>,
     /// Counts what may not be outlived by an unwrapping that was in flight when it happened: revocations, retirements, clearings.
@@ -143,6 +144,8 @@ struct Keeper {
 struct KeeperState {
     running: bool,
     stop: bool,
+    /// A key came in that expires before all others.
+    sooner: bool,
 }
 
 impl EpochKeyCache {
@@ -212,7 +215,7 @@ impl EpochKeyCache {
         }
     }
 
-    /// Keeps a key whose unwrapping by `kms_key` began at `unwrapped`.
+    /// Keeps a key whose unwrapping by `kms_key` began at `unwrapped`, unless that is longer ago than keys live.
     pub(crate) fn insert(
         self: &Arc<Self>,
         id: EpochId,
@@ -220,8 +223,10 @@ impl EpochKeyCache {
         kms_key: KeyName,
         unwrapped: Unwrapped,
     ) {
+        let now = Instant::now(&*self.env);
+        let age = unwrapped.at.age(now);
         let mut entries = self.write();
-        if entries.closed || entries.was_overtaken(id, &kms_key, &unwrapped) {
+        if entries.closed || age >= self.policy.lifetime || entries.was_overtaken(id, &kms_key, &unwrapped) {
             return;
         }
         entries.failures.remove(&id);
@@ -242,9 +247,14 @@ impl EpochKeyCache {
                 refresh_failed: None,
             },
         );
-        entries.order.push_back(id);
+        let older = |other: &EpochId| {
+            let other = entries.keys.get(other);
+            other.is_none_or(|other| other.unwrapped.age(now) >= age)
+        };
+        let place = entries.order.iter().rposition(older).map_or(0, |place| place + 1);
+        entries.order.insert(place, id);
         drop(entries);
-        self.start_keeper();
+        self.start_keeper(place == 0);
     }
 
     /// Notes what the KMS said. A key that was taken away is dropped at once, with everything of the organization that
@@ -343,12 +353,17 @@ impl EpochKeyCache {
         self.env.is_simulation()
     }
 
-    fn start_keeper(self: &Arc<Self>) {
+    /// Has a keeper; one that waits for a later expiry looks again.
+    fn start_keeper(self: &Arc<Self>, sooner: bool) {
         if self.is_simulation() {
             return;
         }
         let mut state = self.keeper.state.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::replace(&mut state.running, true) {
+            if sooner {
+                state.sooner = true;
+                self.keeper.wake.notify_all();
+            }
             return;
         }
         let (cache, keeper) = (Arc::downgrade(self), Arc::clone(&self.keeper));
@@ -366,6 +381,7 @@ fn keep(cache: &Weak<EpochKeyCache>, keeper: &Keeper) {
         let next = cache.upgrade().and_then(|cache| cache.drop_expired());
         let mut state = keeper.state.lock().unwrap_or_else(PoisonError::into_inner);
         match next {
+            Some(_) if std::mem::take(&mut state.sooner) && !state.stop => {}
             Some(next) if !state.stop => {
                 drop(
                     keeper
@@ -379,7 +395,7 @@ fn keep(cache: &Weak<EpochKeyCache>, keeper: &Keeper) {
                 drop(state);
                 // A key that came in just now found a keeper running: keep on for it.
                 if let Some(cache) = cache.upgrade().filter(|cache| cache.len() > 0) {
-                    cache.start_keeper();
+                    cache.start_keeper(false);
                 }
                 return;
             }

@@ -216,3 +216,56 @@ fn the_cache_is_bounded_and_the_oldest_unwrapping_leaves_first() {
     assert!(matches!(cache.lookup(id(1, 2)), Lookup::Missing));
     assert!(matches!(cache.lookup(id(1, 3)), Lookup::Cached(_)));
 }
+
+/// Keys stood in the order in which they came in. One whose unwrapping had taken long stood behind younger ones, and the keeper, which
+/// stopped at the first that was not due, left it in memory beyond its lifetime.
+#[test]
+fn a_key_whose_unwrapping_took_long_leaves_memory_before_younger_ones_that_came_in_first() {
+    let (clock, cache) = cache(10);
+    let key = || Arc::new(EpochKey::new(EpochNumber(1), &[1; 32]));
+    let advance = |ms| {
+        clock.steady_ms.fetch_add(ms, Ordering::SeqCst);
+    };
+    let began = cache.now();
+    advance(LIFETIME_MS / 4);
+    insert(&cache, 1, 1, "k");
+    advance(LIFETIME_MS / 4);
+    cache.insert(id(2, 1), key(), KeyName::stored("k"), began);
+    assert_eq!(cache.len(), 2);
+    advance(LIFETIME_MS / 2);
+    assert_eq!(
+        cache.drop_expired(),
+        Some(Duration::from_millis(LIFETIME_MS / 4)),
+        "the other one is due then"
+    );
+    assert_eq!(cache.len(), 1);
+    assert!(matches!(cache.lookup(id(2, 1)), Lookup::Missing));
+
+    cache.insert(id(2, 1), key(), KeyName::stored("k"), began);
+    assert_eq!(cache.len(), 1, "it is older than keys live");
+}
+
+/// The keeper waited for the next expiry that it knew of.
+#[test]
+fn the_keeper_looks_again_when_a_key_comes_in_that_expires_before_all_others() {
+    const LIFETIME: Duration = Duration::from_secs(60);
+    let policy = CachePolicy {
+        lifetime: LIFETIME,
+        entries_max: 10,
+        failure_lifetime: Duration::from_secs(1),
+    };
+    let env = Arc::new(crate::SystemEnv::default());
+    let cache = EpochKeyCache::new(Arc::clone(&env) as _, policy);
+    insert(&cache, 1, 1, "k");
+    // By then the keeper waits, for a minute.
+    std::thread::sleep(Duration::from_millis(50));
+    let mut began = cache.now();
+    began.at.wall -= LIFETIME - Duration::from_millis(300);
+    let key = Arc::new(EpochKey::new(EpochNumber(1), &[1; 32]));
+    cache.insert(id(2, 1), key, KeyName::stored("k"), began);
+    while cache.len() > 1 {
+        assert!(env.elapsed() < LIFETIME / 2, "it stays");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!matches!(cache.lookup(id(1, 1)), Lookup::Missing));
+}
