@@ -158,7 +158,7 @@ impl RewrapJob {
     ) -> Result<Option<RewrapStatus>> {
         let workers = self.organization.workers();
         let env = self.organization.scope().env();
-        let until = env.elapsed() + at_most;
+        let until = env.elapsed().saturating_add(at_most);
         loop {
             let seen = workers.moves();
             let status = self.status()?;
