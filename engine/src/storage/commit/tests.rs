@@ -1,9 +1,10 @@
 //! The one writer: what a group of changes may and may not do to each other, and what survives.
 
-use super::{Committer, JOURNALED_COMMITS_MAX};
+use super::{Committer, FACT_GENERATION, JOURNALED_COMMITS_MAX};
 use crate::crypto::PlaceKey;
 use crate::error::{Error, Result};
 use crate::storage::container::{Container, MemoryDisk};
+use crate::storage::records::{Body, VersionHeader, VersionRow};
 use crate::storage::snapshot::Rows;
 use crate::storage::tables::Table;
 use crate::storage::transaction::Transaction;
@@ -169,6 +170,53 @@ fn a_cell_of_a_change_that_failed_is_not_left_behind() {
             .cell_is_erased(super::CellNumber(cell))
             .unwrap()
     }));
+}
+
+/// Labels are in clear, whoever may put chooses them, and whoever knows the store's id (a customer's KMS is told it with each call) can
+/// compute tags. Heads of the journal's next generation in labels kept the store from opening, once the journal had moved on.
+#[test]
+fn labels_that_hold_heads_of_the_journal_do_not_keep_a_store_from_opening() {
+    let head = (5u64..)
+        .find_map(|sequence| String::from_utf8(forged_head(2, sequence)).ok())
+        .unwrap();
+    let disk = Arc::new(MemoryDisk::new());
+    let committer = create(&disk);
+    assert_eq!(committer.snapshot().fact(FACT_GENERATION).unwrap(), 1);
+    // A head every 40 bytes in each of 64 labels: one stands where a sector begins, wherever the record does.
+    let labels = (0..64).map(|n| (format!("{n:03}"), head.repeat(25)));
+    let header = VersionHeader {
+        created_at_ms: 0,
+        size_bytes: 0,
+        content_type: None,
+        labels: labels.collect(),
+        body: Body::Lost { at_ms: 0 },
+    };
+    let row = VersionRow::begin(&PlaceKey::of_store(&ID), &[1; 16], &header, 0);
+    committer
+        .submit(move |transaction| transaction.put(Table::Versions, &[1; 16], &row))
+        .unwrap();
+    assert_eq!(
+        committer.container().journal().used_bytes(),
+        0,
+        "it went past the journal"
+    );
+    // Had it not, the next checkpoint would begin the generation of the heads.
+    while committer.snapshot().fact(FACT_GENERATION).unwrap() < 2 {
+        committer.submit(put(1)).unwrap();
+    }
+    committer.submit(put(2)).unwrap();
+    assert!(has(&open_after_crash(&disk), 2));
+}
+
+/// The head of a record without a payload, and its tag: as `docs/format.md` has it.
+fn forged_head(generation: u64, sequence: u64) -> Vec<u8> {
+    let label = "keystead container v1: tag of the head of a journal record";
+    let mut head = b"KJRN\0\0\0\0".to_vec();
+    head.extend_from_slice(&generation.to_le_bytes());
+    head.extend_from_slice(&sequence.to_le_bytes());
+    let tag = blake3::keyed_hash(&blake3::derive_key(label, &ID), &head);
+    head.extend_from_slice(&tag.as_bytes()[..16]);
+    head
 }
 
 #[test]

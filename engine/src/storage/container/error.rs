@@ -183,6 +183,9 @@ pub(crate) enum ContainerError {
         /// Bytes that are left.
         remaining_bytes: u64,
     },
+    /// A sector of the record begins as a record does: left in the journal, it could be taken for one.
+    #[error("writing the journal: the record holds what could pass for another record; checkpoint instead")]
+    ImitatesHeads,
     /// The journal stands at another generation, or at none yet.
     #[error(
         "writing the journal: generation {asked} was asked for, the journal stands at {current:?}; this is a bug in Keystead"

@@ -32,8 +32,14 @@
 //! own: it is found even when its payload is damaged or torn as well.)
 //!
 //! The next append overwrites a torn record from its beginning, perhaps with a shorter one. What then is left of the torn one
-//! is payload, and would be taken for a record only if a payload held a whole head, tag included, at a multiple of 512 bytes.
-//! Payloads hold sealed values, and even then the error would be a false alarm, never a wrong value.
+//! is payload, and so is what a generation leaves behind its last record.
+//!
+//! # Why no payload can pass for a record
+//!
+//! Payloads have clear bytes that others choose (a label's value), and whoever knows the store's id can compute tags. So **no
+//! sector of a record but its first begins with the magic**: such a payload is refused, and its commit is a checkpoint instead.
+//! A sector is written whole or not at all, so every sector of the region that begins with the magic is a head that was written
+//! as one, whatever was torn and whatever older generations left.
 //!
 //! Marks are such heads, far from the records: so the end is found to be missing as well, when one piece of damage (a page of
 //! zeros) takes the last records together. Without them, nothing behind the records would tell.
@@ -180,13 +186,18 @@ impl Journal {
     }
 
     /// True when a record with so much payload fits behind the others.
-    pub(crate) fn fits(&self, payload_bytes: usize) -> bool {
+    pub(super) fn fits(&self, payload_bytes: usize) -> bool {
         Self::record_size(payload_bytes) <= self.remaining_bytes()
+    }
+
+    /// True when a record with this payload can be appended: it fits behind the others, and no part of it can pass for a head.
+    pub(crate) fn takes(&self, payload: &[u8]) -> bool {
+        self.fits(payload.len()) && !imitates_heads(payload)
     }
 
     /// Writes one record, its payload given in parts, and its mark, and syncs once for both. Durable when it returns; after an error the record is
     /// perhaps there, and the container takes no further write unless nothing was written
-    /// ([`ContainerError::JournalFull`], [`ContainerError::WrongGeneration`]).
+    /// ([`ContainerError::JournalFull`], [`ContainerError::ImitatesHeads`], [`ContainerError::WrongGeneration`]).
     pub(crate) fn append(&self, generation: u64, payload_parts: &[&[u8]]) -> Result<(), ContainerError> {
         let mut position = self.position();
         if position.generation != Some(generation) {
@@ -219,6 +230,9 @@ impl Journal {
         record.resize(PAYLOAD_AT, 0);
         for part in payload_parts {
             record.extend_from_slice(part);
+        }
+        if imitates_heads(&record[PAYLOAD_AT..]) {
+            return Err(ContainerError::ImitatesHeads);
         }
         let tag = self.tags.journal_record(&head, &record[PAYLOAD_AT..]);
         record[RECORD_TAG_AT..PAYLOAD_AT].copy_from_slice(&tag);
@@ -388,6 +402,14 @@ impl Journal {
         // It changes only after a record is durable, in one step: a panic elsewhere leaves it right.
         self.position.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// True when the record with this payload would have a sector, behind its first, that begins as a head does.
+fn imitates_heads(payload: &[u8]) -> bool {
+    let behind_first = payload.get(SECTOR - PAYLOAD_AT..).unwrap_or_default();
+    behind_first
+        .chunks(SECTOR)
+        .any(|sector| sector.starts_with(&MAGIC))
 }
 
 /// Makes the tags of the records at the beginning of the region right, as far as their magic and their lengths go.

@@ -27,6 +27,91 @@ fn journal_of(generation: u64, payloads: &[Vec<u8>]) -> (Arc<MemoryDisk>, Contai
     (disk, container)
 }
 
+/// A record as only the journal should write it: whoever knows the store's id can make one.
+fn forged_record(generation: u64, sequence: u64, payload: &[u8]) -> Vec<u8> {
+    let tags = Tags::new(&STORE_ID);
+    let mut record = b"KJRN".to_vec();
+    record.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    record.extend_from_slice(&generation.to_le_bytes());
+    record.extend_from_slice(&sequence.to_le_bytes());
+    let head = record.clone();
+    record.extend_from_slice(&tags.journal_head(&head));
+    record.extend_from_slice(&tags.journal_record(&head, payload));
+    record.extend_from_slice(payload);
+    record
+}
+
+/// Appends as the committer does: what the journal does not take goes past it.
+fn append_if_taken(container: &Container, generation: u64, payload: &[u8]) -> bool {
+    let taken = container.journal().takes(payload);
+    let appended = container.journal().append(generation, &[payload]);
+    assert_eq!(taken, appended.is_ok(), "{appended:?}");
+    assert!(taken || matches!(appended, Err(ContainerError::ImitatesHeads)));
+    taken
+}
+
+/// What a payload holds stays in the region after its generation is over. A head in it, with its tag right and of the next generation, stood
+/// where replay looks for what follows a damaged record: the store did not open any more.
+#[test]
+fn a_head_inside_of_a_payload_does_not_keep_a_later_generation_from_being_replayed() {
+    let payload = [vec![0xAB; 512 - 72], forged_record(8, 5, &[])].concat();
+    let (disk, container) = journal_of(7, &[vec![1; 700]]);
+    assert!(!append_if_taken(&container, 7, &payload));
+    container.journal().restart(8);
+    assert!(append_if_taken(&container, 8, b"news"));
+    let container = open_bytes(disk.to_bytes()).unwrap();
+    assert_eq!(replay(&container, 8).unwrap(), [b"news".to_vec()]);
+    assert_eq!(container.journal().survivors().unwrap().newest(), Some(8));
+}
+
+/// Behind the newest record stood what an older generation had left there. A whole record in it, of the next generation and the next in
+/// sequence, was applied: rows that nobody wrote.
+#[test]
+fn a_record_inside_of_a_payload_is_never_applied() {
+    let payload = [
+        vec![0xAB; 512 - 72],
+        forged_record(8, 1, b"rows that nobody wrote"),
+    ]
+    .concat();
+    let (disk, container) = journal_of(7, &[]);
+    assert!(!append_if_taken(&container, 7, &payload));
+    container.journal().restart(8);
+    assert!(append_if_taken(&container, 8, b"one"));
+    assert_eq!(container.journal().used_bytes(), 512);
+    let container = open_bytes(disk.to_bytes()).unwrap();
+    assert_eq!(replay(&container, 8).unwrap(), [b"one".to_vec()]);
+}
+
+#[test]
+fn a_payload_is_refused_where_it_would_begin_a_sector_as_a_head_does_and_nowhere_else() {
+    let forged = forged_record(8, 5, &[]);
+    let (disk, container) = journal_of(7, &[vec![1; 700]]);
+    for at in 0..1600 {
+        let payload = [vec![0xAB; at], forged.clone(), vec![0xCD; 300]].concat();
+        let begins_a_sector = (72 + at) % 512 == 0;
+        let before = begins_a_sector.then(|| (container.journal().used_bytes(), disk.to_bytes()));
+        assert_eq!(
+            !append_if_taken(&container, 7, &payload),
+            begins_a_sector,
+            "at {at}"
+        );
+        if let Some(before) = before {
+            assert!(before == (container.journal().used_bytes(), disk.to_bytes()));
+        }
+    }
+    // Cut off in the middle of the mark, it is none.
+    assert!(append_if_taken(
+        &container,
+        7,
+        &[&[0xAB; 512 - 72][..], b"KJR"].concat()
+    ));
+    assert!(!append_if_taken(
+        &container,
+        7,
+        &[&[0xAB; 512 - 72][..], b"KJRN"].concat()
+    ));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
