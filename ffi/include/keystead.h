@@ -703,7 +703,7 @@ typedef struct keystead_label {
      */
     struct keystead_text name;
     /*
-     At most 1024 bytes.
+     At most 1024 bytes without zeros.
      */
     struct keystead_text value;
 } keystead_label;

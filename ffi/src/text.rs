@@ -23,7 +23,7 @@ pub struct keystead_text {
 pub struct keystead_label {
     /// 1 to 128 bytes without control characters.
     pub name: keystead_text,
-    /// At most 1024 bytes.
+    /// At most 1024 bytes without zeros.
     pub value: keystead_text,
 }
 

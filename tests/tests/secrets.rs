@@ -212,6 +212,19 @@ fn labels_and_content_type_stand_beside_a_value() {
     ));
 }
 
+/// Labels stand in clear in redb's pages. A block inside of a large row could hold what looks like a page to a salvage, but no page is
+/// without zeros.
+#[test]
+fn a_label_may_have_several_lines_and_no_zero_character() {
+    let bench = Bench::new();
+    let store = bench.create();
+    let acme = store.create_organization("acme").unwrap();
+    let lines = PutOptions::new().label("note", "one\n\ttwo\r\n");
+    acme.put_with("a", b"x", lines).unwrap();
+    let refused = acme.put_with("a", b"x", PutOptions::new().label("note", "a\0b"));
+    assert!(matches!(refused, Err(Error::InvalidArgument { .. })));
+}
+
 #[test]
 fn lists_are_paged_and_ordered_and_stay_inside_of_their_organization_and_prefix() {
     let bench = Bench::new();

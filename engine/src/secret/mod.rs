@@ -163,7 +163,7 @@ impl PutOptions {
         Self::default()
     }
 
-    /// Puts a label beside the value. Labels are kept in clear.
+    /// Puts a label beside the value. Labels are kept in clear. A label's value may have several lines, and no zero character.
     #[must_use]
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(name.into(), value.into());
@@ -208,6 +208,10 @@ impl PutOptions {
                     "the value of one has {} bytes; at most {LABEL_VALUE_MAX_BYTES} are allowed",
                     value.len()
                 ));
+            }
+            // Labels are in clear, and the largest such text: without zeros no part of them looks like a page or a record.
+            if value.contains('\0') {
+                return refuse("the value of one has a zero character".into());
             }
         }
         match &self.content_type {
