@@ -4,7 +4,9 @@
 mod common;
 
 use common::{Bench, assert_sound, key};
-use keystead::{Checkpoint, Error, Organization, Store, VerifyOptions, VerifyReport, Version};
+use keystead::{
+    Checkpoint, Error, LossKind, Organization, SalvageOptions, Store, VerifyOptions, VerifyReport, Version,
+};
 use keystead_tests::forge::{Forge, Rows, Table};
 
 /// A store of two organizations; `a` has three versions, `large` is in chunks, `gone` has a destroyed version.
@@ -539,4 +541,47 @@ fn a_key_whose_config_was_changed_in_the_file_is_noticed_by_its_kms_alone() {
         store.organization("acme").unwrap().get("a").unwrap_err(),
         Error::Kms { .. }
     ));
+}
+
+/// A number in the file said how many epochs and versions there are, and a salvage wrote a row and named a loss for each one that was missing:
+/// four thousand million of them. There are no more than the file has room for.
+#[test]
+fn a_salvage_is_bounded_by_the_file_whatever_its_numbers_say() {
+    const MOST: [u8; 5] = [0xff, 0xff, 0xff, 0xff, 0x0f];
+    let bench = store();
+    Forge::of(&bench.path()).edit(&bench.path(), |rows| {
+        // Behind five bytes of numbers and format: the audit hash, "managed", the active epoch, the last one.
+        let mut head = body(&find(rows, Table::HEADS, &ACME));
+        assert_eq!(head[37..47], *b"\x07managed\x01\x01");
+        head.splice(46..47, MOST);
+        rows.put_record(Table::HEADS, &ACME, &head);
+        let a = row(&[&ACME, b"a"]);
+        let mut secret = body(&find(rows, Table::SECRETS, &a));
+        assert_eq!(secret[2], 3, "the latest version");
+        secret.splice(2..3, MOST);
+        rows.put_record(Table::SECRETS, &a, &secret);
+    });
+    let file_bytes = std::fs::metadata(bench.path()).unwrap().len();
+    let new = bench.path().with_extension("salvaged");
+    let began = std::time::Instant::now();
+    let report = bench
+        .options()
+        .salvage(bench.path(), &new, &SalvageOptions::default(), |_| {})
+        .unwrap();
+    assert!(began.elapsed().as_secs() < 120, "{:?}", began.elapsed());
+    assert!(
+        (report.lost.len() as u64) < file_bytes / 32,
+        "{}",
+        report.lost.len()
+    );
+    let last = u32::MAX.to_string();
+    for kind in [LossKind::Epoch, LossKind::Version] {
+        let said = |loss: &&keystead::Loss| loss.kind == kind && loss.what.contains(&last);
+        assert_eq!(report.lost.iter().filter(said).count(), 1, "{kind:?}");
+    }
+    let store = bench.options().open(&new).unwrap();
+    let acme = store.organization("acme").unwrap();
+    assert_eq!(acme.get_version("a", version(3)).unwrap().value, b"third");
+    assert_eq!(acme.get("gone").unwrap().value, b"new");
+    assert_sound(&store);
 }

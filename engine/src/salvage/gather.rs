@@ -21,6 +21,7 @@ use crate::storage::records::{
 use crate::storage::tables::TABLE_COUNT;
 use crate::storage::transaction::journal_changes;
 use crate::storage::{Rows, Table};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 
@@ -39,6 +40,10 @@ const COPIED: [Table; 11] = [
     Table::DataKeys,
 ];
 
+/// No epoch and no version takes less of a file: the key, format and tag of its row, and what redb keeps of each. So there cannot be more
+/// of them than the file has room for, whatever a count in it says.
+const ROW_BYTES_MIN: u64 = 48;
+
 /// A row by its table's number and its key.
 type RowName = (u8, Vec<u8>);
 
@@ -56,6 +61,8 @@ pub(crate) struct Gathered {
     /// Rows of loose pages that reach beyond one block: another page may have been written over their end.
     spanning: BTreeSet<RowName>,
     pub(crate) journal_records_lost: u64,
+    /// For how many more epochs and versions of which there is no row the file ever had room.
+    pub(super) missing_left: Cell<u64>,
     pub(crate) next_organization: u64,
     /// The journal's generation in the newest state; `None`: the page that says is gone.
     generation: Option<u64>,
@@ -76,6 +83,9 @@ impl Gathered {
         progress: &mut dyn FnMut(SalvageProgress),
     ) -> Result<Self> {
         let mut gathered = Self::new();
+        let file_bytes = damaged.container().file_bytes();
+        let room = file_bytes.map_err(|error| unreadable(&error))? / ROW_BYTES_MIN;
+        gathered.missing_left.set(room);
         gathered.facts(damaged)?;
         for table in COPIED {
             gathered.tree(damaged, bulk, table, &|_| true, progress)?;
@@ -128,6 +138,13 @@ impl Gathered {
 
     fn has_holes(&self, table: Table) -> bool {
         !self.holes[table as usize].is_empty() || self.bad.iter().any(|(number, _)| *number == table as u8)
+    }
+
+    /// Takes note of one more epoch or version of which there is no row; false when there cannot be so many.
+    pub(super) fn may_miss_one_more(&self) -> bool {
+        let left = self.missing_left.get();
+        self.missing_left.set(left.saturating_sub(1));
+        left > 0
     }
 
     /// True when the tree does not say what stands at this key.
@@ -234,7 +251,7 @@ impl Gathered {
         let mut later = BTreeSet::new();
         for (org, newest) in heads {
             let head: Option<HeadRecord> = bulk.record(&org).unwrap_or(None);
-            let next = [&org[..], &(newest + 1).to_be_bytes()].concat();
+            let next = [&org[..], &newest.saturating_add(1).to_be_bytes()].concat();
             if head.is_some_and(|head| head.audit_sequence > newest)
                 || bulk.get(Table::Audit, &next)?.is_some()
             {

@@ -151,9 +151,14 @@ impl Settling<'_> {
             };
             let record = match read(bulk, number) {
                 Some(record) => self.epoch(bulk, report, keys, number, record, at_ms)?,
+                None if number > EpochNumber(1) && !self.gathered.may_miss_one_more() => {
+                    last = self.cut_off_epochs(bulk, report, number, last)?;
+                    break;
+                }
                 None => {
-                    let next =
-                        read(bulk, EpochNumber(number.get() + 1)).map(|next| next.opened.previous_hash);
+                    let next = number.get().checked_add(1).map(EpochNumber);
+                    let next = next.and_then(|next| read(bulk, next));
+                    let next = next.map(|next| next.opened.previous_hash);
                     let record = self.lost_epoch(number, previous, next, at_ms);
                     bulk.put_record(&tables::epoch(org, number), &record)?;
                     report.lose(self.loss(LossKind::Epoch, format!("epoch {number}: its record is gone")));
@@ -165,6 +170,31 @@ impl Settling<'_> {
         self.rest.head.last_epoch = last;
         self.rest.head.epochs_hash = previous;
         bulk.flush()
+    }
+
+    /// Gives up the epochs from `first` on: some number made them more than the file has room for. Says which is the last one now.
+    fn cut_off_epochs(
+        &self,
+        bulk: &mut Bulk<'_>,
+        report: &mut SalvageReport,
+        first: EpochNumber,
+        last: EpochNumber,
+    ) -> Result<EpochNumber> {
+        let what =
+            format!("epochs {first} to {last}: the file never had room for so many, their number is wrong");
+        report.lose(self.loss(LossKind::Epoch, what));
+        let from = tables::epoch(self.org(), first);
+        bulk.each(
+            Table::Epochs,
+            &tables::organization(self.org()),
+            |bulk, key, _| {
+                if key >= from.as_slice() {
+                    bulk.remove(Table::Epochs, key)?;
+                }
+                Ok(())
+            },
+        )?;
+        Ok(EpochNumber(first.get() - 1))
     }
 
     /// Copies an epoch; one that is live with wraps under cells of their own.
@@ -321,7 +351,7 @@ impl Settling<'_> {
         let newest = job
             .iter()
             .chain(&last)
-            .map(|job| job.number + 1)
+            .map(|job| job.number.saturating_add(1))
             .max()
             .unwrap_or(1);
         self.rest.head.next_job = self.rest.head.next_job.max(newest);
@@ -333,8 +363,10 @@ impl Settling<'_> {
         let is_over = |job: &RewrapJobRecord| last.as_ref().is_some_and(|last| last.number >= job.number);
         if let Some(mut job) = job.filter(|job| !is_over(job)) {
             let (live, active) = (&self.rest.live, self.rest.head.active_epoch);
-            job.sources
-                .retain(|source| live.contains_key(&source.target) && source.epoch != active);
+            let last_epoch = self.rest.head.last_epoch;
+            job.sources.retain(|source| {
+                live.contains_key(&source.target) && source.epoch != active && source.epoch <= last_epoch
+            });
             for source in &mut job.sources {
                 let record: Option<EpochRecord> = bulk.record(&tables::epoch(org, source.epoch))?;
                 let target = KeyName::stored(&source.target_key);

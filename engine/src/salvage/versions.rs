@@ -27,6 +27,16 @@ pub(super) struct Place<'p> {
     pub(super) version: Version,
 }
 
+/// What became of a version.
+enum Settled {
+    /// It is there, or a tombstone is in its place.
+    There,
+    /// It is there and deleted.
+    Deleted,
+    /// There is nothing of it, and the file never had room for so many.
+    NoRoom,
+}
+
 impl Settling<'_> {
     /// Settles every version by its rows. `chunked` learns which values have chunks to be copied.
     pub(super) fn versions(
@@ -63,11 +73,16 @@ impl Settling<'_> {
                     secret_id: secret.secret_id,
                     version,
                 };
-                if self.version(bulk, report, place, secret.oldest_kept, chunked)? {
-                    secret.deleted += 1;
+                match self.version(bulk, report, place, secret.oldest_kept, chunked)? {
+                    Settled::There => {}
+                    Settled::Deleted => secret.deleted += 1,
+                    Settled::NoRoom => {
+                        self.cut_off(bulk, report, place, &mut secret)?;
+                        break;
+                    }
                 }
             }
-            next_secret_id = next_secret_id.max(secret.secret_id + 1);
+            next_secret_id = next_secret_id.max(secret.secret_id.saturating_add(1));
             if rows_missing {
                 known.insert(secret.secret_id, secret.latest);
             }
@@ -81,7 +96,35 @@ impl Settling<'_> {
         Ok(())
     }
 
-    /// Settles one version; says whether it is there and deleted.
+    /// Gives up the versions of a secret from `first` on: some number made them more than the file has room for.
+    fn cut_off(
+        &mut self,
+        bulk: &mut Bulk<'_>,
+        report: &mut SalvageReport,
+        first: Place<'_>,
+        secret: &mut SecretRecord,
+    ) -> Result<()> {
+        let what = format!(
+            "its versions {} to {}: the file never had room for so many, their number is wrong",
+            first.version, secret.latest
+        );
+        let loss = self.loss(LossKind::Version, what);
+        report.lose(loss.secret(Some(first.path), Some(first.secret_id), first.version));
+        self.rest.versions_lost += u64::from(secret.latest.get() - first.version.get()) + 1;
+        let from = tables::version(self.org(), first.secret_id, first.version);
+        for table in [Table::Versions, Table::DataKeys, Table::Deletions] {
+            bulk.each(table, &from[..12], |bulk, key, _| {
+                if key >= from.as_slice() {
+                    bulk.remove(table, key)?;
+                }
+                Ok(())
+            })?;
+        }
+        secret.latest = Version(first.version.get() - 1);
+        Ok(())
+    }
+
+    /// Settles one version.
     fn version(
         &mut self,
         bulk: &mut Bulk<'_>,
@@ -89,7 +132,7 @@ impl Settling<'_> {
         place: Place<'_>,
         oldest_kept: Version,
         chunked: &mut BTreeSet<[u8; 20]>,
-    ) -> Result<bool> {
+    ) -> Result<Settled> {
         let org = self.org();
         let key = tables::version(org, place.secret_id, place.version);
         let row = bulk.get(Table::Versions, &key)?;
@@ -106,9 +149,13 @@ impl Settling<'_> {
             bulk.remove(Table::DataKeys, &key)?;
             bulk.remove(Table::Deletions, &key)?;
             report.destroyed += 1;
-            return Ok(false);
+            return Ok(Settled::There);
         }
         let data_key = bulk.get(Table::DataKeys, &key)?;
+        let is_nowhere = row.is_none() && data_key.is_none() && place.version > Version(1);
+        if is_nowhere && !self.gathered.may_miss_one_more() {
+            return Ok(Settled::NoRoom);
+        }
         let may_be_old = header.is_none()
             || self.gathered.in_hole(Table::Versions, &key)
             || self.gathered.journal_records_lost > 0;
@@ -124,7 +171,7 @@ impl Settling<'_> {
         if let Some(at_ms) = destroyed_at {
             self.bury(bulk, place, header, Body::Destroyed { at_ms })?;
             report.destroyed += 1;
-            return Ok(false);
+            return Ok(Settled::There);
         }
         let lost = |why: &str| Err((LossKind::Version, why.to_owned()));
         let whole = match (&header, &data_key) {
@@ -145,12 +192,15 @@ impl Settling<'_> {
         };
         if let Err((kind, why)) = whole {
             self.lose(bulk, report, place, header, kind, why)?;
-            return Ok(false);
+            return Ok(Settled::There);
         }
         if let Some(Body::Chunked { value_id, .. }) = header.map(|header| header.body) {
             chunked.insert(tables::upload(org, &value_id));
         }
-        self.deletion(bulk, &key, place)
+        Ok(match self.deletion(bulk, &key, place)? {
+            true => Settled::Deleted,
+            false => Settled::There,
+        })
     }
 
     /// The data key of a version under an epoch that is live: the row that was gathered, or another one.
@@ -287,12 +337,18 @@ impl Settling<'_> {
             }
             Ok(())
         })?;
-        let mut next = self.rest.head.next_secret_id.max(last_id + 1);
-        next = next.max(named.last().map_or(1, |last| last + 1));
+        let last_id = named.last().map_or(last_id, |last| last_id.max(*last));
+        let mut next = self.rest.head.next_secret_id.max(last_id.saturating_add(1));
         for path in nameless.into_keys() {
+            // The last number is never given: some number in the file is wrong, and there is none left.
+            let Some(after) = next.checked_add(1) else {
+                let loss = self.loss(LossKind::Version, "there is no number left for its secret");
+                report.lose(loss.secret(Some(&path), None, Version(1)));
+                continue;
+            };
             self.made.insert(next);
             found.push((path, next));
-            next += 1;
+            next = after;
         }
         self.rest.head.next_secret_id = next;
         for (path, secret_id) in found {

@@ -52,11 +52,11 @@ impl Witness {
     ) -> Result<Self> {
         let prefix = tables::organization(org);
         let mut witness = Self::default();
-        let (mut last, mut missing) = (0, 0);
+        let (mut last, mut missing) = (0_u64, 0);
         bulk.snapshot()?.scan_prefix(Table::Audit, &prefix, |key, _| {
             let sequence = sequence_of(key);
-            if sequence != last + 1 {
-                missing = sequence - 1;
+            if sequence != last.saturating_add(1) {
+                missing = sequence.saturating_sub(1);
             }
             last = sequence;
             Ok(ControlFlow::Continue(()))

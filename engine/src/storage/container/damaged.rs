@@ -78,6 +78,11 @@ impl Container {
         Ok(Self::new(disk, header))
     }
 
+    /// Bytes of the file as it is, whatever its header says.
+    pub(crate) fn file_bytes(&self) -> Result<u64, ContainerError> {
+        self.inner.disk.len(READING)
+    }
+
     /// Blocks of redb's file.
     pub(crate) fn page_blocks(&self) -> u64 {
         self.inner.layout().page_blocks

@@ -108,7 +108,7 @@ impl Survivors {
         let all = (generation, 0)..=(generation, u64::MAX);
         let last = self.heads.range(all.clone()).next_back();
         let whole = self.records.range(all).count() as u64;
-        last.map_or(0, |last| (last.1 + 1).saturating_sub(whole))
+        last.map_or(0, |last| last.1.saturating_add(1).saturating_sub(whole))
     }
 }
 
