@@ -266,7 +266,8 @@ impl Doctor<'_> {
                           to false";
             return self.warn(check, "not there; the first wrap under it makes it", advice);
         }
-        if !self.closed_to_others(&check, path) || sealed {
+        // A backend refuses a keyring of another user; a store of one can be opened.
+        if !self.closed_to_others(&check, path, Finding::Fail) || sealed {
             return;
         }
         let store = self
@@ -282,7 +283,7 @@ impl Doctor<'_> {
     }
 
     /// Checks owner and mode of a file with something to protect; true when it is there.
-    fn closed_to_others(&mut self, check: &str, path: &Path) -> bool {
+    fn closed_to_others(&mut self, check: &str, path: &Path, of_another_user: Finding) -> bool {
         let metadata = match path.symlink_metadata() {
             Ok(metadata) => metadata,
             Err(error) => {
@@ -304,11 +305,9 @@ impl Doctor<'_> {
         } else if mode & 0o077 != 0 {
             self.fail(check, format!("its mode {mode:04o} lets others in"), "chmod 600");
         } else if owner != rustix::process::geteuid().as_raw() {
-            self.warn(
-                check,
-                format!("it belongs to another user (uid {owner})"),
-                "run as that user, or chown it",
-            );
+            let detail = format!("it belongs to another user (uid {owner})");
+            let advice = "run as that user, or chown it";
+            self.add(of_another_user, check, detail, Some(advice.to_owned()));
         } else {
             self.ok(check, format!("mode {mode:04o}, {} bytes", metadata.len()));
         }
@@ -321,7 +320,7 @@ impl Doctor<'_> {
             Err(failure) => return self.warn("store", failure.message(), "give one to have it checked"),
         };
         let check = format!("store {}", path.display());
-        if !self.closed_to_others(&check, &path) {
+        if !self.closed_to_others(&check, &path, Finding::Warn) {
             return;
         }
         let store = match self.session.open_with(&self.usable) {

@@ -201,6 +201,29 @@ fn doctor_finds_a_store_that_others_may_read_and_says_what_to_do() {
     );
 }
 
+/// The story: doctor warned, and ended with 0, where every use of the keyring was refused as revoked.
+#[test]
+fn doctor_finds_a_keyring_of_another_user_which_every_use_refuses() {
+    let place = Place::with_acme();
+    place.put("a", b"x");
+    let keyring = place.path("app.keyring");
+    // Only root gives files away.
+    if std::os::unix::fs::chown(&keyring, Some(65_534), None).is_err() {
+        return;
+    }
+    place.run(&["get", "a"]).ends_with(5);
+    let report = place.run(&["doctor"]).ends_with(9).text();
+    assert!(
+        report.contains("FAIL  keyring") && report.contains("another user (uid 65534)"),
+        "{report}"
+    );
+    // A store of another user is open to us all the same.
+    std::os::unix::fs::chown(&keyring, Some(0), None).expect("given back");
+    std::os::unix::fs::chown(place.path("app.keystead"), Some(65_534), None).expect("given away");
+    let report = place.run(&["doctor"]).ok().text();
+    assert!(report.contains("warn  store"), "{report}");
+}
+
 #[test]
 fn doctor_names_a_key_whose_backend_is_not_there() {
     let place = Place::with_acme();
