@@ -25,7 +25,8 @@ impl Output {
         self.json
     }
 
-    /// The result of a command: one JSON document, or what `people` writes.
+    /// The result of a command: one JSON document, or what `people` writes. A reader that has gone away has had enough of it, and what
+    /// the command came to is the same.
     pub(crate) fn show(
         self,
         document: &impl Serialize,
@@ -39,9 +40,10 @@ impl Output {
         } else {
             people(&mut stdout)
         };
-        written
-            .and_then(|()| stdout.flush())
-            .map_err(|error| Failure::io("writing the output", error))
+        match written.and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.map_err(|error| Failure::io("writing the output", error)),
+        }
     }
 
     /// A remark for people, beside the result; programs do not get it.

@@ -284,6 +284,29 @@ fn a_reader_that_goes_away_is_no_failure() {
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
 }
 
+/// The story: `keystead verify | head -1` wrote into a closed pipe, and so ended with 0 whatever it had found.
+#[test]
+fn bad_news_keep_their_exit_code_when_the_reader_goes_away() {
+    let place = Place::with_acme();
+    place.put("a", b"x");
+    let keyring = place.file("app.keyring");
+    for more in [&[][..], &["--json"]] {
+        let run = |arguments: &[&str]| place.run_into_a_closed_pipe(&[arguments, more].concat());
+        assert_eq!(run(&["verify", "--open-values"]).ok().stderr, "");
+        run(&["doctor"]).ok();
+        place.run(&["keyring", "disable", "--keyring", &keyring]).ok();
+        run(&["verify", "--open-values"]).ends_with(9);
+        let own = format!("own-{}", more.len());
+        run(&["key", "add", &own, "--backend", "customer"]).ends_with(10);
+        run(&["rewrap", "status"]).ends_with(10);
+        run(&["rewrap", "run"]).ends_with(10);
+        run(&["doctor"]).ends_with(9);
+        place.run(&["keyring", "enable", "--keyring", &keyring]).ok();
+        run(&["rewrap", "run"]).ok();
+        run(&["key", "disable-all"]).ok();
+    }
+}
+
 #[test]
 fn help_and_the_manual_list_the_exit_codes() {
     let place = Place::empty();

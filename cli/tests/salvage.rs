@@ -62,6 +62,9 @@ fn salvage_copies_what_is_whole_and_ends_with_11_when_something_is_lost() {
         .run(&["salvage", &damaged, &place.file("third.keystead")])
         .ends_with(11);
     assert!(text.text().contains("secret number"), "{}", text.text());
+    place
+        .run_into_a_closed_pipe(&["salvage", &damaged, &place.file("fourth.keystead")])
+        .ends_with(11);
 }
 
 #[test]

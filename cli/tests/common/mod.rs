@@ -131,6 +131,15 @@ impl Place {
             .into()
     }
 
+    /// The same where nobody reads what it writes.
+    pub fn run_into_a_closed_pipe(&self, arguments: &[&str]) -> Ran {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = self.command(arguments);
+        let command = command.stdin(Stdio::null()).stdout(writer);
+        command.output().expect("the command starts").into()
+    }
+
     /// The same with `--json`.
     pub fn json(&self, arguments: &[&str]) -> Value {
         let mut with_json = arguments.to_vec();
