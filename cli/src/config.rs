@@ -13,10 +13,12 @@
 //! settings = { profile = "keystead" }
 //! ```
 //!
-//! An unknown field is refused by its name. Since the file names code to run, others may not write to it.
+//! An unknown field is refused by its name. A file that names code to run, or has settings, which say what is trusted, is one that nobody
+//! else may write to or put another file in the place of.
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// What a config file says.
@@ -28,6 +30,9 @@ pub(crate) struct Config {
     /// The backends by the names under which they are registered.
     #[serde(default)]
     pub(crate) backends: BTreeMap<String, BackendConfig>,
+    /// Who else may write to the file that was read, or to a directory above it.
+    #[serde(skip)]
+    pub(crate) other_writers: Option<String>,
 }
 
 /// One backend.
@@ -57,14 +62,26 @@ impl Config {
     /// Reads a config file.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let refuse = |reason: String| format!("config file {}: {reason}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+        // What was checked is what is read, whatever happens to the path meanwhile.
+        let (file, other_writers) = match open_trusted(path) {
+            Ok(file) => (Ok(file), None),
+            Err(reason) => (File::open(path), Some(reason)),
+        };
+        let text = file
+            .and_then(std::io::read_to_string)
+            .map_err(|error| refuse(error.to_string()))?;
         let mut config = Self::parse(&text).map_err(refuse)?;
         if let (Some(store), Some(directory)) = (&mut config.store, path.parent()) {
             *store = directory.join(&*store);
         }
-        if config.backends.values().any(|backend| backend.plugin.is_some()) {
-            check_writers(path).map_err(refuse)?;
+        if let Some(reason) = &other_writers
+            && config.backends.values().any(BackendConfig::must_be_trusted)
+        {
+            return Err(refuse(format!(
+                "it names a plugin or has settings, and is not safe from others: {reason}"
+            )));
         }
+        config.other_writers = other_writers;
         Ok(config)
     }
 
@@ -99,6 +116,11 @@ impl BackendConfig {
         self.settings.keys().any(secret)
     }
 
+    /// True when whoever writes it decides what code runs, or what is trusted with keys.
+    fn must_be_trusted(&self) -> bool {
+        self.plugin.is_some() || !self.settings.is_empty()
+    }
+
     fn check(&self) -> Result<(), &'static str> {
         match (self.builtin, &self.plugin) {
             (Some(_), Some(_)) => Err("both `builtin` and `plugin`; give one of them"),
@@ -112,21 +134,9 @@ impl BackendConfig {
     }
 }
 
-/// Whoever writes to this file runs code as us.
-pub(crate) fn check_writers(path: &Path) -> Result<(), String> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    if metadata.mode() & 0o022 != 0 {
-        let mode = metadata.mode() & 0o7777;
-        return Err(format!(
-            "it names a plugin, and others may write to it (mode {mode:04o}); chmod go-w"
-        ));
-    }
-    let owner = metadata.uid();
-    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
-        return Err(format!(
-            "it names a plugin and belongs to another user (uid {owner}); chown it"
-        ));
-    }
-    Ok(())
+/// Opens the file that a path leads to, by the rules for plugins: it and all above it belong to root or to us, and others write to none of
+/// them.
+fn open_trusted(path: &Path) -> Result<File, String> {
+    let direct = path.canonicalize().map_err(|error| error.to_string())?;
+    keystead_loader::open_trusted(&direct).map_err(|refusal| refusal.to_string())
 }

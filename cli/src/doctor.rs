@@ -141,10 +141,11 @@ impl Doctor<'_> {
                         advice,
                     );
                 }
-                match crate::config::check_writers(path) {
-                    Ok(()) => self.ok("config file", format!("{}: {count} backends", path.display())),
-                    Err(reason) => {
-                        let advice = "let nobody else write to it: chmod go-w, chown";
+                match &config.other_writers {
+                    None => self.ok("config file", format!("{}: {count} backends", path.display())),
+                    Some(reason) => {
+                        let advice =
+                            "let nobody else write to it, or to a directory above it: chmod go-w, chown";
                         self.warn("config file", format!("{}: {reason}", path.display()), advice);
                     }
                 }

@@ -122,20 +122,47 @@ fn a_plugin_is_loaded_by_the_command_that_uses_a_key_of_it_and_is_refused_there(
     assert!(message.contains("step 1, path"), "{message}");
 }
 
+/// The story: the file was read by its path and then looked at by its path again, which could be another one; directories above it,
+/// where it can be swapped, were not looked at; and settings alone, which say what is trusted with keys, did not count.
 #[test]
-fn a_config_file_that_others_may_write_names_no_plugin() {
+fn a_config_file_that_others_may_write_or_swap_names_no_plugin_and_has_no_settings() {
+    let mode = |path: &std::path::Path, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("set");
+    };
     let place = Place::with_acme();
+    let file = place.path("keystead.toml");
     let zeroes = "0".repeat(64);
-    place.write_config(&format!(
-        "[backends.x]\nplugin = \"/x.so\"\ndigests = [\"{zeroes}\"]\n"
-    ));
-    let path = place.path("keystead.toml");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("set");
-    let message = place.run(&["list"]).ends_with(2).stderr;
-    assert!(
-        message.contains("others may write") && message.contains("chmod go-w"),
-        "{message}"
-    );
+    let with_plugin =
+        format!("store = \"app.keystead\"\n[backends.x]\nplugin = \"/x.so\"\ndigests = [\"{zeroes}\"]\n");
+    let with_settings = "store = \"app.keystead\"\n[backends.managed]\nbuiltin = \"managed\"\nsettings = { keyring = \"/k\" }\n";
+    for text in [&with_plugin, with_settings] {
+        std::fs::write(&file, text).expect("written");
+        place.run(&["list"]).ok();
+        for (open, modes) in [(&*file, (0o666, 0o644)), (place.directory(), (0o770, 0o700))] {
+            mode(open, modes.0);
+            let message = place.run(&["list"]).ends_with(2).stderr;
+            assert!(
+                message.contains("could swap the file") && message.contains("chmod go-w"),
+                "{message}"
+            );
+            mode(open, modes.1);
+        }
+        // By a link it is the same file.
+        let link = place.path("link.toml");
+        std::os::unix::fs::symlink(&file, &link).expect("made");
+        let by_the_link = ["list", "--config", link.to_str().expect("UTF-8")];
+        place.run(&by_the_link).ok();
+        mode(&file, 0o666);
+        place.run(&by_the_link).ends_with(2);
+        mode(&file, 0o644);
+        std::fs::remove_file(&link).expect("removed");
+    }
+    // Without either it says nothing that matters.
+    std::fs::write(&file, "store = \"app.keystead\"\n").expect("written");
+    mode(&file, 0o666);
+    place.run(&["list"]).ok();
+    let report = place.run(&["doctor"]).text();
+    assert!(report.contains("warn  config file"), "{report}");
 }
 
 #[test]

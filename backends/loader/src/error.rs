@@ -266,14 +266,14 @@ impl fmt::Display for Refusal {
             }
             Self::Owner { component, owner_uid } => write!(
                 f,
-                "{} belongs to user {owner_uid}, who could swap the plugin; it must belong to root or to the user that \
+                "{} belongs to user {owner_uid}, who could swap the file; it must belong to root or to the user that \
                  this process runs as",
                 component.display()
             ),
             Self::Writable { component, mode } => write!(
                 f,
-                "{} has mode {mode:04o}: others than its owner could swap the plugin; take their right to write away \
-                 (`chmod go-w`), or move the plugin to a directory of its own",
+                "{} has mode {mode:04o}: others than its owner could swap the file; take their right to write away \
+                 (`chmod go-w`), or move the file to a directory of its own",
                 component.display()
             ),
             Self::NotAFile => f.write_str("it is not a regular file"),

@@ -88,4 +88,6 @@ pub use error::{LoadError, LoadStep, Refusal};
 #[cfg(unix)]
 pub use offered::OfferedTable;
 pub use plugin::Plugin;
+#[cfg(unix)]
+pub use policy::open as open_trusted;
 pub use source::PluginSource;

@@ -22,8 +22,13 @@ use crate::error::Refusal;
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Opens the plugin's file for reading, if its path may be trusted.
-pub(crate) fn open(path: &Path) -> Result<File, Refusal> {
+/// Opens a file for reading if its path may be trusted, by step 2 of loading: a plugin, or a config file that says which plugins to load
+/// and what they are to trust.
+///
+/// # Errors
+///
+/// What is wrong with the path, the file, or a directory above it.
+pub fn open(path: &Path) -> Result<File, Refusal> {
     open_as(path, rustix::process::geteuid().as_raw())
 }
 
