@@ -135,6 +135,8 @@ fn an_own_emulator_pauses_goes_on_and_ends() {
     assert!(!asked.is_finished(), "a paused emulator answered");
     aws.resume().unwrap();
     asked.join().unwrap().unwrap();
+    // As after a test that fails while it is paused.
+    aws.pause().unwrap();
     drop(aws);
     assert!(encrypt(&owner, &key).is_err(), "a dropped emulator answered");
 }

@@ -1,5 +1,10 @@
-//! The second key with real KMSs: each of the two dies and comes back, both are dead, one key is revoked, the second one is removed.
-//! `second_key.rs` has what simulated KMSs can show beyond that.
+//! The second key with real KMSs: each of the two dies and comes back, both are dead; one hangs, both do, and they go on; one key is
+//! revoked, the second one is removed. `second_key.rs` has what simulated KMSs can show beyond that.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it measures how long a KMS that hangs holds up"
+)]
 
 mod common;
 
@@ -9,15 +14,25 @@ use keystead::{Error, Organization, Store, StoreOptions};
 use keystead_managed::ManagedBackend;
 use keystead_tests::emulators::Kms;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const SECRETS: u32 = 50;
+
+/// The deadline of a call. A busy machine is no outage.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// The same where one of them hangs: what each call to that one costs.
+const DEADLINE_WHILE_ONE_HANGS: Duration = Duration::from_secs(5);
+/// And where both do, so that nobody has to answer within it.
+const DEADLINE_WHILE_BOTH_HANG: Duration = Duration::from_secs(1);
+/// What a busy machine may take beyond the deadlines.
+const SLACK: Duration = Duration::from_secs(12);
 
 /// A store, and the KMSs of the organization's two keys `one` and `two`.
 struct Bench {
     directory: tempfile::TempDir,
     two: [Owned; 2],
+    deadline: Duration,
 }
 
 impl Bench {
@@ -28,7 +43,7 @@ impl Bench {
             ))
             .backend(self.two[0].backend("kms-one"))
             .backend(self.two[1].backend("kms-two"))
-            .kms_timeout(Duration::from_secs(20))
+            .kms_timeout(self.deadline)
             .kms_attempts_max(1)
     }
 
@@ -66,6 +81,85 @@ fn goes_on(acme: &Organization, note: &str) {
     assert_eq!(acme.get("note").unwrap().value, note.as_bytes());
 }
 
+/// Has the epoch's key forgotten, then reads and writes at once, which must take no longer than this and what a busy machine adds.
+fn read_and_write(
+    within: Duration,
+    store: &Store,
+    acme: &Organization,
+    note: &str,
+) -> [keystead::Result<()>; 2] {
+    store.forget_epoch_keys();
+    let began = Instant::now();
+    let outcomes = std::thread::scope(|threads| {
+        let read = threads.spawn(|| acme.get("s/7").map(drop));
+        let written = acme.put("note", note).map(drop);
+        [read.join().unwrap(), written]
+    });
+    let took = began.elapsed();
+    assert!(took < within + SLACK, "{note}, {took:?}: {outcomes:?}");
+    outcomes
+}
+
+fn all_goes_on(within: Duration, store: &Store, acme: &Organization, note: &str) {
+    for outcome in read_and_write(within, store, acme, note) {
+        outcome.unwrap_or_else(|error| panic!("{note}: {error}"));
+    }
+    check_filled(acme, SECRETS);
+    assert_eq!(acme.get("note").unwrap().value, note.as_bytes());
+}
+
+/// A KMS that hangs takes calls and never answers, not even by a refusal: each call to it costs a whole deadline. (A peer that is paused
+/// ends with its owner, whatever becomes of the test.)
+fn one_hangs_then_both(bench: &mut Bench, before: (Store, Organization)) -> (Store, Organization) {
+    bench.deadline = DEADLINE_WHILE_ONE_HANGS;
+    let (store, acme) = bench.reopen(before);
+    bench.two[0].owner.pause().unwrap();
+    all_goes_on(DEADLINE_WHILE_ONE_HANGS, &store, &acme, "the first hangs");
+    let (serves, because) = standing_in(&acme).unwrap();
+    assert_eq!(serves, "two");
+    assert!(because.contains("\"one\""), "{because}");
+
+    bench.two[1].owner.pause().unwrap();
+    bench.deadline = DEADLINE_WHILE_BOTH_HANG;
+    let (store, acme) = bench.reopen((store, acme));
+    for outcome in read_and_write(2 * DEADLINE_WHILE_BOTH_HANG, &store, &acme, "both hang") {
+        let Err(error @ Error::Kms { source, .. }) = &outcome else {
+            panic!("both hang, and it says {outcome:?}")
+        };
+        assert_eq!(source.code, ErrorCode::Timeout, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("\"one\"") && text.contains("\"two\""), "{text}");
+    }
+    assert_eq!(
+        acme.list("s/", None, 1000).unwrap().items.len(),
+        SECRETS as usize,
+        "what needs no key goes on"
+    );
+
+    // The second one hangs still: the first is enough, for a new epoch too, whose second wrap is missing until that one goes on.
+    bench.two[0].owner.resume().unwrap();
+    bench.deadline = DEADLINE_WHILE_ONE_HANGS;
+    let (store, acme) = bench.reopen((store, acme));
+    all_goes_on(Duration::ZERO, &store, &acme, "the first goes on");
+    assert_eq!(standing_in(&acme), None);
+    let began = Instant::now();
+    let job = acme.keys().rotate("one").unwrap();
+    let took = began.elapsed();
+    assert!(took < DEADLINE_WHILE_ONE_HANGS + SLACK, "rotating took {took:?}");
+    assert_eq!(acme.keys().second().unwrap().unwrap().missing, 1);
+    assert_eq!(wraps(&acme), ["one"]);
+    bench.two[1].owner.resume().unwrap();
+    job.wait_for(PATIENCE, |_| {}).unwrap().unwrap();
+    assert_eq!(wraps(&acme), NAMES);
+    drop(job);
+
+    bench.deadline = DEADLINE;
+    let (store, acme) = bench.reopen((store, acme));
+    goes_on(&acme, "both go on");
+    assert_eq!(standing_in(&acme), None);
+    (store, acme)
+}
+
 fn two_keys_in(all: [Kms; 2]) {
     let left_out = format!("keys in {all:?} that wrap the same epochs");
     let Some(two) = Owned::start_all_or_skip(all, &left_out) else {
@@ -74,6 +168,7 @@ fn two_keys_in(all: [Kms; 2]) {
     let mut bench = Bench {
         directory: tempfile::tempdir().unwrap(),
         two,
+        deadline: DEADLINE,
     };
     let store = bench.options().create(bench.path()).unwrap();
     let acme = store.create_organization("acme").unwrap();
@@ -158,6 +253,8 @@ fn two_keys_in(all: [Kms; 2]) {
         goes_on(&acme, "both are there");
         assert_eq!(standing_in(&acme), None);
     }
+
+    (store, acme) = one_hangs_then_both(&mut bench, (store, acme));
 
     // Revoked means revoked, though the other key would open it.
     let revoked = &bench.two[0];

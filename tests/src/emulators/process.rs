@@ -157,6 +157,9 @@ impl Process {
 
     /// Stops it in its tracks, and returns when it stands still: until a thread of it has come to take the signal, which can be long
     /// on a busy machine, the others go on and answer.
+    ///
+    /// It does not outlive its owner: when this is dropped it is killed, and if this process ends before that, the system wakes and hangs
+    /// up whoever is stopped in a process group that nobody is left to care for.
     pub(super) fn pause(&self) -> anyhow::Result<()> {
         self.signal("STOP")?;
         let stopped = waitpid(Some(Pid::from_child(&self.child)), WaitOptions::UNTRACED)?;
