@@ -1,6 +1,7 @@
 //! A backend called directly, without a store around it: a host, a call, a context, a key to wrap, and short ways to open and call.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -117,6 +118,20 @@ impl Host for TestHost {
             )),
         }
     }
+}
+
+/// Random bytes for [`with_random`](TestHost::with_random) that are fit for tests: never the same twice.
+///
+/// # Errors
+///
+/// None.
+pub fn never_twice(out: &mut [u8]) -> Result<(), BackendError> {
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+    out.fill(7);
+    let length = out.len().min(count.len());
+    out[..length].copy_from_slice(&count[..length]);
+    Ok(())
 }
 
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

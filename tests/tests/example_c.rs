@@ -7,31 +7,13 @@ use std::time::Duration;
 
 use keystead::{Backend, EpochState, Error, Store};
 use keystead_backend::{
-    BackendError, Call, Context, ErrorCode, Host, KeyBackend, KeyInstance, LockedBytes, LogLevel,
-    OpenRequest, Wrapped,
+    BackendError, Call, Context, ErrorCode, KeyBackend, KeyInstance, OpenRequest, Wrapped,
 };
 use keystead_loader::{Plugin, PluginSource, digest_file};
 use keystead_managed::ManagedBackend;
+use keystead_tests::direct::{self, TestHost, call, never_twice};
 use keystead_tests::example_c::{Place, is_left_out, key_of, plugin_file};
 use serde_json::json;
-
-/// Only what a test asks of a host.
-struct Application;
-
-impl Host for Application {
-    fn log(&self, _level: LogLevel, _message: &str) {}
-    fn random(&self, out: &mut [u8]) -> Result<(), BackendError> {
-        // Fit for tests: never the same twice.
-        static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        out.fill(7);
-        out[..8].copy_from_slice(&count.to_le_bytes());
-        Ok(())
-    }
-    fn identity_token(&self, _audience: &str) -> Result<LockedBytes, BackendError> {
-        Err(BackendError::new(ErrorCode::Unsupported, "not needed here"))
-    }
-}
 
 fn open(place: &Place, config: &str) -> Result<Box<dyn KeyInstance>, BackendError> {
     open_with(&place.settings().to_string(), config)
@@ -41,17 +23,13 @@ fn open_with(settings: &str, config: &str) -> Result<Box<dyn KeyInstance>, Backe
     plugin().open(OpenRequest {
         settings,
         config,
-        host: Arc::new(Application),
+        host: Arc::new(TestHost::default()).with_random(never_twice),
     })
 }
 
 fn plugin() -> Plugin {
     let path = plugin_file();
     Plugin::load(&PluginSource::new(path).digest(digest_file(path).unwrap())).unwrap()
-}
-
-fn call() -> Call {
-    Call::with_timeout(Duration::from_secs(5))
 }
 
 fn context(epoch: &str) -> Context {
@@ -62,9 +40,7 @@ const ACME: &str = r#"{"key": "acme"}"#;
 
 #[track_caller]
 fn assert_fails<T>(result: Result<T, BackendError>, code: ErrorCode, words: &str) {
-    let error = result.err().expect("it should have failed");
-    assert_eq!(error.code, code, "{error}");
-    assert!(error.message.contains(words), "\"{words}\" is not in: {error}");
+    direct::assert_fails(result, code, &[words]);
 }
 
 #[test]

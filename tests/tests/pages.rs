@@ -1,9 +1,10 @@
 //! What stands on the backends' pages to be copied is taken by the backend: configs, settings, config files of the command, and the JSON
 //! of policies is JSON.
 
-use keystead_backend::{BackendError, ErrorCode, Host, KeyBackend, LockedBytes, LogLevel, OpenRequest};
+use keystead_backend::{BackendError, KeyBackend};
 use keystead_loader::Plugin;
 use keystead_tests::built::plugin_or_leave_out;
+use keystead_tests::direct::try_open;
 use keystead_tests::emulators::Kms;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -17,19 +18,6 @@ const PAGES: [(&str, Kms); 5] = [
     ("transit", Kms::Transit),
     ("pkcs11", Kms::Pkcs11),
 ];
-
-/// Opening asks nothing of its host.
-struct NoHost;
-
-impl Host for NoHost {
-    fn log(&self, _level: LogLevel, _message: &str) {}
-    fn random(&self, _out: &mut [u8]) -> Result<(), BackendError> {
-        Err(BackendError::new(ErrorCode::Unsupported, "opening needs none"))
-    }
-    fn identity_token(&self, _audience: &str) -> Result<LockedBytes, BackendError> {
-        Err(BackendError::new(ErrorCode::Unsupported, "opening needs none"))
-    }
-}
 
 #[derive(Debug, Default)]
 struct Copied {
@@ -140,13 +128,8 @@ fn copied(page: &str, plugin: &Plugin, backend: &str) -> Copied {
 }
 
 fn opens(plugin: &Plugin, settings: &Value, config: &Value) -> Result<(), BackendError> {
-    let (settings, config) = (settings.to_string(), config.to_string());
-    let opened = plugin.open(OpenRequest {
-        settings: &settings,
-        config: &config,
-        host: Arc::new(NoHost),
-    });
-    match opened {
+    // Opening asks nothing of its host.
+    match try_open(plugin, Arc::default(), settings, config) {
         // Where it says "environment" on the page as well.
         Err(error) if !error.message.contains("in the environment") => Err(error),
         _ => Ok(()),

@@ -14,10 +14,9 @@
 #![allow(clippy::disallowed_methods, reason = "it measures how long loading takes")]
 
 use anyhow::{Context as _, bail};
-use keystead_backend::{
-    BackendError, Call, Context, ErrorCode, Host, KeyBackend, LockedBytes, LogLevel, OpenRequest,
-};
+use keystead_backend::{Call, Context};
 use keystead_loader::{Plugin, PluginSource};
+use keystead_tests::direct::{TestHost, never_twice, try_open};
 use keystead_tests::emulators::SoftHsm;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -76,12 +75,8 @@ fn measure(plugin: &Path) -> anyhow::Result<()> {
         }
         None => given(&name, scratch.path())?,
     };
-    let opened = loaded.open(OpenRequest {
-        settings: &settings.to_string(),
-        config: &config.to_string(),
-        host: Arc::new(NoHost),
-    });
-    let used = match opened {
+    let host = Arc::new(TestHost::default()).with_random(never_twice);
+    let used = match try_open(&loaded, host, &settings, &config) {
         Ok(key) => {
             // Whether it succeeds does not matter: whatever it needs is there afterwards.
             let outcome = key.wrap(
@@ -168,19 +163,4 @@ fn of_status(name: &str) -> anyhow::Result<u64> {
     number
         .and_then(|number| number.parse().ok())
         .with_context(|| format!("{name} is not in this process's status"))
-}
-
-struct NoHost;
-
-impl Host for NoHost {
-    fn log(&self, _level: LogLevel, _message: &str) {}
-
-    fn random(&self, out: &mut [u8]) -> Result<(), BackendError> {
-        out.fill(7);
-        Ok(())
-    }
-
-    fn identity_token(&self, _audience: &str) -> Result<LockedBytes, BackendError> {
-        Err(BackendError::new(ErrorCode::Unsupported, "no tokens here"))
-    }
 }

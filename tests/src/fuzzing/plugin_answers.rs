@@ -1,12 +1,10 @@
 //! The answers of a plugin through the C table: sizes, codes, nulls, wrong lengths, long key ids. Whatever it answers, its host
 //! gets an error or an answer within the limits that the plugin described.
 
+use crate::direct::{TestHost, never_twice};
 use arbitrary::{Arbitrary, Unstructured};
-use keystead_backend::{
-    BackendError, Call, Context, Host, KeyBackend, LockedBytes, LogLevel, OpenRequest, Wrapped,
-};
+use keystead_backend::{Call, Context, KeyBackend, OpenRequest, Wrapped};
 use keystead_loader::simulation::{Answer, Interface, Script, Written};
-use std::sync::Arc;
 
 /// The most bytes that one piece of an answer is made of: a key id of 1 MiB.
 const REPEATED_MAX: usize = 1 << 20;
@@ -108,21 +106,6 @@ fn interface(table: &Table) -> Interface {
     }
 }
 
-struct Silent;
-
-impl Host for Silent {
-    fn log(&self, _level: LogLevel, _message: &str) {}
-
-    fn random(&self, out: &mut [u8]) -> Result<(), BackendError> {
-        out.fill(7);
-        Ok(())
-    }
-
-    fn identity_token(&self, _audience: &str) -> Result<LockedBytes, BackendError> {
-        Ok(LockedBytes::copy_from(b"token"))
-    }
-}
-
 pub(super) fn run(input: &[u8]) {
     let Ok(input) = Input::arbitrary_take_rest(Unstructured::new(input)) else {
         return;
@@ -153,7 +136,7 @@ pub(super) fn run(input: &[u8]) {
     let request = OpenRequest {
         settings: "{}",
         config: "{}",
-        host: Arc::new(Silent),
+        host: TestHost::minting("token").with_random(never_twice),
     };
     let instance = match plugin.open(request) {
         Ok(instance) => instance,
