@@ -243,7 +243,8 @@ class Azure:
 
     def do_inject(self, **fault):
         """The next `times` requests of `operation` (at `host`, if said) are answered by `status`, `headers`, `body`; or not at
-        all (`drop`); or after `delay_ms`; or from a key of another id (`kid`)."""
+        all (`drop`); or after `delay_ms`; or from a key of another id (`kid`). A vault's body repeats the request's access token
+        where it says `@TOKEN@`, and the last part of it where it says `@SIGNATURE@`."""
         with self.lock:
             self.faults.append({"times": 1, "host": None, **fault})
 
@@ -377,7 +378,7 @@ class Azure:
             parts.pop()
         parts += [""] * (3 - len(parts))
         self.note(host=host, operation=operation, version=parts[2], authenticated=bool(authorization), body=bool(body))
-        fault = self.fault(host, operation)
+        fault = repeating(self.fault(host, operation), authorization.removeprefix("Bearer "))
         apply(fault)
         client_id = self.caller(host, place, authorization)
         action = {"wrapkey": "wrap", "unwrapkey": "unwrap", "get": "read"}.get(operation)
@@ -417,6 +418,11 @@ class Azure:
             web.n = numbers.n.to_bytes((numbers.n.bit_length() + 7) // 8, "big")
             web.e = numbers.e.to_bytes(3, "big")
         return models.KeyBundle(key=web, attributes=models.KeyAttributes(enabled=key.enabled))
+
+
+def repeating(fault, token):
+    said = json.dumps(fault).replace("@TOKEN@", token).replace("@SIGNATURE@", token.split(".")[-1])
+    return json.loads(said)
 
 
 def apply(fault):

@@ -1,4 +1,5 @@
-//! What the engine logs, captured at its finest level, and searched for secrets in every way in which one could be printed.
+//! What is logged, captured at its finest level: by the engine on one thread, and searched for secrets in every way in which one could be
+//! printed; or by all of a process, vendors' SDKs too, whether by `tracing` or by `log`.
 
 use crate::checkers::{Failure, Harm};
 use crate::env::SimulatedEnv;
@@ -11,6 +12,38 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
+
+/// All that a process logs.
+#[derive(Debug)]
+pub struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    /// All that this process logs from now on, whoever does, on whatever thread.
+    ///
+    /// # Panics
+    ///
+    /// When it is logged elsewhere already: a process has one such log.
+    #[must_use]
+    pub fn of_the_process() -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        tracing::subscriber::set_global_default(Capture(Arc::clone(&text))).expect("nobody else subscribed");
+        tracing_log::LogTracer::init().expect("nobody else is the logger");
+        Self(text)
+    }
+
+    /// What was logged so far.
+    ///
+    /// # Panics
+    ///
+    /// When what this logs itself does not come here.
+    #[must_use]
+    pub fn text(&self) -> String {
+        tracing::trace!("the log is read");
+        let text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(text.contains("the log is read"), "this is not what is logged to");
+        text.clone()
+    }
+}
 
 /// Does `work`, and returns with its outcome all that was logged on this thread meanwhile.
 pub fn captured<T>(work: impl FnOnce() -> T) -> (T, Vec<u8>) {

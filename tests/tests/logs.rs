@@ -7,54 +7,19 @@
 mod watched;
 
 use base64::Engine;
-use std::io::Write;
+use keystead_tests::logs::Log;
 use std::sync::{Arc, Mutex};
-use tracing_subscriber::fmt::MakeWriter;
 use watched::{Values, WatchedWorld, live, read_everything};
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
-    }
-}
 
 #[test]
 fn nothing_that_is_logged_and_no_error_and_no_panic_holds_a_value_or_a_key() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(log.clone())
-        .with_ansi(false)
-        .finish();
-    tracing::subscriber::set_global_default(subscriber).unwrap();
-    let panics = Log::default();
-    let to = panics.clone();
+    let log = Log::of_the_process();
+    let panics = Arc::new(Mutex::new(String::new()));
+    let to = Arc::clone(&panics);
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         report(info);
-        writeln!(to.clone(), "{info}").unwrap();
+        to.lock().unwrap().push_str(&format!("{info}\n"));
     }));
 
     for binds_context in [true, false] {
@@ -75,8 +40,8 @@ fn nothing_that_is_logged_and_no_error_and_no_panic_holds_a_value_or_a_key() {
         let damaged = read_damaged(&world, &values);
         assert!(damaged >= 3, "the damage of {damaged} copies was noticed");
 
-        let told = world.told();
-        for text in [log.text(), told.clone(), panics.text()] {
+        let (told, panics) = (world.told(), panics.lock().unwrap().clone());
+        for text in [log.text(), told.clone(), panics.clone()] {
             let found = secrets_in(&text);
             assert!(found.is_empty(), "{found:?}");
         }
@@ -84,7 +49,7 @@ fn nothing_that_is_logged_and_no_error_and_no_panic_holds_a_value_or_a_key() {
             "{} lines of log, {} of errors, {} of panics; {damaged} copies with damage that was met",
             log.text().lines().count(),
             told.lines().count(),
-            panics.text().lines().count()
+            panics.lines().count()
         );
         assert!(log.text().lines().count() > 10 && told.lines().count() > 200);
     }

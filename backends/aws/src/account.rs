@@ -73,7 +73,8 @@ impl Account {
         let credentials = provider
             .provide_credentials()
             .await
-            .map_err(|error| provider_error::explain(doing, &error))?;
+            .map_err(|error| provider_error::explain(doing, &error))
+            .map_err(|error| provider_error::without_what_was_shown(error, doing))?;
         *cached = Some(credentials.clone());
         Ok((credentials, false))
     }

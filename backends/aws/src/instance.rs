@@ -65,9 +65,10 @@ impl KeyInstance for AwsKey {
             key: self.shared.key.as_str(),
         }
         .what();
-        self.calls.run(call, &self.interrupts, &what, async move {
-            shared.probe(&context, &wrapped).await
-        })
+        let work = async move { shared.probe(&context, &wrapped).await };
+        self.calls
+            .run(call, &self.interrupts, &what, work)
+            .map_err(|error| self.shared.session.without_tokens(error, &what))
     }
 
     fn wrap(&self, call: &Call, context: &Context, plaintext: &[u8]) -> Result<Wrapped, BackendError> {
@@ -91,7 +92,9 @@ impl KeyInstance for AwsKey {
             .calls
             .run(call, &self.interrupts, &doing.what(), work)
             .map_err(|error| {
-                without_secret(error, &doing.what(), plaintext, "the key that was to be wrapped")
+                let what = doing.what();
+                let error = without_secret(error, &what, plaintext, "the key that was to be wrapped");
+                self.shared.session.without_tokens(error, &what)
             })?;
         self.remember(context, &wrapped);
         Ok(wrapped)
@@ -105,7 +108,10 @@ impl KeyInstance for AwsKey {
         let shared = Arc::clone(&self.shared);
         let (given, recorded) = (context.clone(), wrapped.clone());
         let work = async move { shared.unwrap(&given, &recorded).await };
-        let plaintext = self.calls.run(call, &self.interrupts, &doing.what(), work)?;
+        let plaintext = self
+            .calls
+            .run(call, &self.interrupts, &doing.what(), work)
+            .map_err(|error| self.shared.session.without_tokens(error, &doing.what()))?;
         self.remember(context, wrapped);
         Ok(plaintext)
     }

@@ -99,7 +99,8 @@
 //! zeroized. The SDK's are not: its `Blob`, the JSON body with the key in base64 and the TLS buffers of each wrap and
 //! unwrap lie in ordinary memory and are freed without being overwritten; so is the token given to STS. As a plugin this crate has an
 //! allocator that overwrites whatever is freed; an application that links it decides about its own. AWS credentials are
-//! zeroized by the SDK when the last copy goes. Never set `LOG_SENSITIVE_BODIES`: the SDK then writes bodies to the log.
+//! zeroized by the SDK when the last copy goes. Never set `LOG_SENSITIVE_BODIES`: the SDK then writes bodies to the log. At
+//! `TRACE` it logs what KMS and STS say when they refuse, as they say it.
 //!
 //! # Example
 //!

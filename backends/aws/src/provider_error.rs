@@ -7,6 +7,7 @@ use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 use keystead_backend::{BackendError, ErrorCode};
+use keystead_backend_common::{Confided, words};
 
 use crate::failure::Doing;
 
@@ -45,6 +46,21 @@ pub(crate) fn explain(doing: Doing<'_>, error: &CredentialsError) -> BackendErro
     }
 }
 
+/// The same error without what the chain shows to whoever gives out credentials, should that have repeated it. The SDK tells nobody what
+/// it sent, so it is looked for where the SDK looks. (Identity tokens are left out of all words.)
+pub(crate) fn without_what_was_shown(error: BackendError, doing: Doing<'_>) -> BackendError {
+    let shown = Confided::default();
+    for (name, what) in [
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "the container's token"),
+        ("AWS_SESSION_TOKEN", "the session token"),
+    ] {
+        if let Some(secret) = std::env::var_os(name) {
+            shown.note(what, secret.as_encoded_bytes());
+        }
+    }
+    shown.without(error, &doing.what())
+}
+
 /// The chain may assume a role itself; the refusal then lies somewhere under its error.
 fn refused_by_sts(doing: Doing<'_>, error: &CredentialsError) -> Option<BackendError> {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
@@ -72,14 +88,7 @@ fn innermost(error: &CredentialsError) -> String {
     while let Some(cause) = innermost.source() {
         innermost = cause;
     }
-    innermost
-        .to_string()
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(200)
-        .collect()
+    words(&innermost.to_string())
 }
 
 #[cfg(test)]

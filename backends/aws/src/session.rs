@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use aws_sdk_kms::config::Credentials;
 use aws_sdk_sts::config::Builder as StsConfig;
 use keystead_backend::{BackendError, ErrorCode, Host, LockedBytes};
-use keystead_backend_common::{token_text, without_token};
+use keystead_backend_common::{Confided, token_text, without_token};
 
 use crate::account::{Account, is_fresh};
 use crate::config::{Proof, Role};
@@ -20,6 +20,8 @@ pub(crate) struct Session {
     role: Option<Role>,
     /// Held while a new session is asked for: many calls at once ask STS once.
     cached: tokio::sync::Mutex<Option<Credentials>>,
+    /// The session tokens that KMS and STS were shown. Secret access keys are never sent.
+    given: Confided,
 }
 
 impl Session {
@@ -30,7 +32,13 @@ impl Session {
             key: key.into(),
             role,
             cached: tokio::sync::Mutex::new(None),
+            given: Confided::default(),
         }
+    }
+
+    /// The same error without any session token, should KMS or STS have repeated it.
+    pub(crate) fn without_tokens(&self, error: BackendError, doing: &str) -> BackendError {
+        self.given.without(error, doing)
     }
 
     pub(crate) fn account(&self) -> &Account {
@@ -44,10 +52,7 @@ impl Session {
         };
         let mut cached = self.cached.lock().await;
         if let Some(credentials) = cached.as_ref().filter(|credentials| is_fresh(credentials)) {
-            return Ok(Signer {
-                credentials: credentials.clone(),
-                used_before: true,
-            });
+            return Ok(self.signer_by(credentials.clone(), true));
         }
         let credentials = match &role.proof {
             Proof::Base { external_id } => self.assume(role, external_id.as_deref()).await?,
@@ -57,10 +62,17 @@ impl Session {
             }
         };
         *cached = Some(credentials.clone());
-        Ok(Signer {
+        Ok(self.signer_by(credentials, false))
+    }
+
+    fn signer_by(&self, credentials: Credentials, used_before: bool) -> Signer {
+        if let Some(token) = credentials.session_token() {
+            self.given.note("the session token", token.as_bytes());
+        }
+        Signer {
             credentials,
-            used_before: false,
-        })
+            used_before,
+        }
     }
 
     /// After a call that failed with `error`: credentials for a second attempt if AWS did not accept old ones, else
@@ -95,10 +107,7 @@ impl Session {
     async fn own_signer(&self) -> Result<Signer, BackendError> {
         let doing = Doing::Credentials { key: &self.key };
         let (credentials, used_before) = self.account.credentials(doing).await?;
-        Ok(Signer {
-            credentials,
-            used_before,
-        })
+        Ok(self.signer_by(credentials, used_before))
     }
 
     async fn next_own_signer(&self, refused: Signer, error: BackendError) -> Result<Signer, BackendError> {

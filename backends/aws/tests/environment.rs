@@ -11,6 +11,7 @@ use common::{KEY, open, unwrap, wrap};
 use keystead_tests::emulators::{
     AccessKey, Account, Emulator, Kind, allow, trust_web_identity, unsigned_token,
 };
+use keystead_tests::scripted::{Answer, Server};
 use serde_json::json;
 
 const ISSUER: &str = "platform.example";
@@ -170,6 +171,29 @@ fn https_is_spoken_to_a_server_whose_certificate_is_trusted_and_to_no_other() {
     let said = in_own_process(aws, &key, &settings, &[]);
     assert!(
         said.contains("REFUSED unavailable") && said.contains("certificate"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_token_that_a_containers_credential_service_repeats_is_left_out() {
+    let Some(aws) = Emulator::shared_or_skip(Kind::Ministack, "credentials of a container") else {
+        return;
+    };
+    let server = Server::start(|_, request| {
+        let said = format!("{} is not what was expected", request.header("authorization"));
+        Answer::ok(&json!({ "Code": "Denied", "Message": said }))
+    });
+    let environment = [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", server.address()),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "the-token-of-the-container"),
+    ];
+    let key = aws.account().create_key().unwrap();
+    let said = in_own_process(aws, &key, "{}", &environment);
+    assert!(
+        said.contains("REFUSED unavailable")
+            && said.contains("repeat the container's token")
+            && !said.contains("of-the-container"),
         "{said}"
     );
 }

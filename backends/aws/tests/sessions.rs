@@ -5,10 +5,13 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use common::scripted::{ARN, ROLE, kms, wrapped};
 use common::server::{Server, kms_error, session, settings, sts_error, target};
 use common::{KEY, TestHost, assert_fails, open, open_with, unwrap, wrap};
 use keystead_backend::ErrorCode;
+use keystead_tests::logs::Log;
 use serde_json::{Value, json};
 
 const FAR: &str = "2099-01-01T00:00:00Z";
@@ -240,5 +243,63 @@ fn a_role_without_a_token_is_assumed_by_the_applications_own_credentials_with_th
             "{part} is not in {}",
             requests[0].body
         );
+    }
+}
+
+#[test]
+fn a_session_token_that_kms_or_sts_repeats_is_left_out() {
+    const OWN: &str = "FwoG-the-session-token-of-the-application";
+    let server = Server::start(|_, request| {
+        let shown = request.header("x-amz-security-token").to_owned();
+        if target(request) != "sts" {
+            // A part of it, as words that were cut have.
+            kms_error("AccessDeniedException", &format!("{} is denied", &shown[2..]))
+        } else if request.body.contains("Nobody") {
+            sts_error(403, "AccessDenied", &format!("{shown} is denied"))
+        } else {
+            session("AssumeRole", "ASIA-of-a-role-that-may", FAR)
+        }
+    });
+    let mut settings = settings(&server);
+    settings["session_token"] = json!(OWN);
+    let nobody = ROLE.replace("Keystead", "Nobody");
+    for (config, secret) in [
+        (json!({ "key_arn": ARN }), "session-token-of"),
+        (json!({ "key_arn": ARN, "role_arn": nobody }), "session-token-of"),
+        (json!({ "key_arn": ARN, "role_arn": ROLE }), "of-a-role"),
+    ] {
+        let key = open(&settings, &config);
+        for error in [
+            wrap(&*key).err().unwrap(),
+            unwrap(&*key, &wrapped()).err().unwrap(),
+        ] {
+            assert_eq!(error.code, ErrorCode::AccessDenied, "{error}");
+            assert!(
+                error.message.contains("repeat the session token") && !error.message.contains(secret),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_loudest_log_has_no_key_and_nothing_that_signs() {
+    let log = Log::of_the_process();
+    let server = Server::start(|before, request| match target(request) {
+        "sts" => session("AssumeRole", "ASIA-of-a-role-that-may", FAR),
+        _ if before < 3 => kms(request),
+        _ => kms_error("AccessDeniedException", "no"),
+    });
+    let mut settings = settings(&server);
+    settings["session_token"] = json!("FwoG-the-session-token");
+    settings["secret_access_key"] = json!("the-secret-of-the-application");
+    let key = open(&settings, &json!({ "key_arn": ARN, "role_arn": ROLE }));
+    let wrapped = wrap(&*key).unwrap();
+    assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
+    unwrap(&*key, &wrapped).unwrap_err();
+    let log = log.text();
+    // The role's session token begins so.
+    for secret in [&STANDARD.encode(KEY), "t-ASIA", "FwoG", "the-secret-of"] {
+        assert!(!log.contains(secret), "{secret} is in the log:\n{log}");
     }
 }

@@ -15,8 +15,8 @@ use azure_identity::{
     ClientSecretCredentialOptions, DeveloperToolsCredential, ManagedIdentityCredential,
     ManagedIdentityCredentialOptions, UserAssignedId,
 };
-use keystead_backend::{BackendError, ErrorCode, Host, LockedBytes};
-use keystead_backend_common::{IdentityToken, token_text, without_secret, words};
+use keystead_backend::{BackendError, ErrorCode, Host};
+use keystead_backend_common::{Confided, IdentityToken, token_text, words};
 
 use crate::config::Identity;
 use crate::failure::How;
@@ -36,25 +36,12 @@ pub(crate) struct Account {
 #[derive(Clone)]
 pub(crate) struct Credentials {
     pub(crate) sdks: Arc<dyn TokenCredential>,
-    pub(crate) shown: Arc<Shown>,
+    /// What Entra ID is shown to prove who asks: an identity token or a client secret. No error repeats it.
+    pub(crate) shown: Arc<Confided>,
 }
 
-/// What Entra ID was shown last to prove who asks: an identity token or a client secret. No error repeats it.
-#[derive(Default)]
-pub(crate) struct Shown(Mutex<Option<LockedBytes>>);
-
-impl Shown {
-    fn note(&self, secret: LockedBytes) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(secret);
-    }
-
-    pub(crate) fn without(&self, error: BackendError, doing: &str) -> BackendError {
-        match self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            Some(secret) => without_secret(error, doing, secret.as_slice(), "what was to prove who asks"),
-            None => error,
-        }
-    }
-}
+/// What errors call it.
+const PROOF: &str = "what was to prove who asks";
 
 /// The tenant, if a config says another one than the settings, and the cloud that the application signs in to.
 type Where = (Option<String>, Cloud);
@@ -161,7 +148,7 @@ impl Account {
         host: &Arc<dyn Host>,
         key: &str,
     ) -> Result<Credentials, BackendError> {
-        let shown = Arc::new(Shown::default());
+        let shown = Arc::new(Confided::default());
         let sdks: Arc<dyn TokenCredential> = match self.settings.credential.as_ref() {
             Some(Credential::ClientSecret {
                 tenant_id,
@@ -182,7 +169,7 @@ impl Account {
                 };
                 let tenant = tenant.unwrap_or(tenant_id);
                 let sent = Secret::new(text.to_owned());
-                shown.note(secret);
+                shown.note(PROOF, secret.as_slice());
                 ClientSecretCredential::new(tenant, client_id.clone(), sent, Some(options))
                     .map_err(|error| not_made(&error))?
             }
@@ -226,7 +213,7 @@ impl Account {
         host: &Arc<dyn Host>,
         key: &str,
     ) -> Result<Credentials, BackendError> {
-        let shown = Arc::new(Shown::default());
+        let shown = Arc::new(Confided::default());
         let assertion = Assertion {
             token: token.clone(),
             host: Arc::clone(host),
@@ -259,7 +246,7 @@ struct Assertion {
     token: IdentityToken,
     host: Arc<dyn Host>,
     key: String,
-    shown: Arc<Shown>,
+    shown: Arc<Confided>,
 }
 
 impl fmt::Debug for Assertion {
@@ -277,7 +264,7 @@ impl ClientAssertion for Assertion {
         let text = token_text(&what, token.as_slice())
             .map(str::to_owned)
             .map_err(failed)?;
-        self.shown.note(token);
+        self.shown.note(PROOF, token.as_slice());
         Ok(text)
     }
 }

@@ -52,6 +52,7 @@ impl KeyInstance for AzureKey {
         .what();
         self.calls
             .run(call, &self.interrupts, &what, async move { shared.look().await })
+            .map_err(|error| self.shared.session.without_tokens(error, &what))
     }
 
     fn wrap(&self, call: &Call, _context: &Context, plaintext: &[u8]) -> Result<Wrapped, BackendError> {
@@ -71,7 +72,10 @@ impl KeyInstance for AzureKey {
             &what,
             async move { shared.wrap(&sent).await },
         );
-        wrapped.map_err(|error| without_secret(error, &what, plaintext, "the key that was to be wrapped"))
+        wrapped.map_err(|error| {
+            let error = without_secret(error, &what, plaintext, "the key that was to be wrapped");
+            self.shared.session.without_tokens(error, &what)
+        })
     }
 
     fn unwrap(
@@ -86,9 +90,11 @@ impl KeyInstance for AzureKey {
         let (key, algorithm) = self.shared.check_recorded(doing, wrapped)?;
         let shared = Arc::clone(&self.shared);
         let blob = wrapped.blob.clone();
-        self.calls.run(call, &self.interrupts, &doing.what(), async move {
-            shared.unwrap(&key, algorithm, &blob).await
-        })
+        let what = doing.what();
+        let work = async move { shared.unwrap(&key, algorithm, &blob).await };
+        self.calls
+            .run(call, &self.interrupts, &what, work)
+            .map_err(|error| self.shared.session.without_tokens(error, &what))
     }
 
     fn interrupt(&self) {

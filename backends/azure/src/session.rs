@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_trait::async_trait;
+use azure_core::credentials::{AccessToken, TokenCredential, TokenRequestOptions};
 use azure_security_keyvault_keys::{KeyClient, KeyClientOptions};
 use keystead_backend::{BackendError, ErrorCode, Host};
+use keystead_backend_common::Confided;
 
 use crate::account::{Account, Credentials};
 use crate::config::Identity;
@@ -19,6 +22,8 @@ pub(crate) struct Session {
     key: KeyId,
     identity: Identity,
     cached: tokio::sync::Mutex<Option<Arc<Client>>>,
+    /// The access tokens that the vault was shown.
+    given: Arc<Confided>,
 }
 
 /// The SDK's client, which signs in by itself at its first call.
@@ -37,7 +42,13 @@ impl Session {
             key,
             identity,
             cached: tokio::sync::Mutex::new(None),
+            given: Arc::default(),
         }
+    }
+
+    /// The same error without any access token, should the vault have repeated it.
+    pub(crate) fn without_tokens(&self, error: BackendError, doing: &str) -> BackendError {
+        self.given.without(error, doing)
     }
 
     /// The first attempt of a call.
@@ -80,8 +91,11 @@ impl Session {
             verify_challenge_resource: Some(true),
             ..KeyClientOptions::default()
         };
-        let sdks = Arc::clone(&credentials.sdks);
-        let keys = KeyClient::new(&self.key.vault(), sdks, Some(options)).map_err(|error| {
+        let noting = Arc::new(Noting {
+            sdks: Arc::clone(&credentials.sdks),
+            given: Arc::clone(&self.given),
+        });
+        let keys = KeyClient::new(&self.key.vault(), noting, Some(options)).map_err(|error| {
             Doing::Look {
                 key: self.key.as_str(),
             }
@@ -92,6 +106,27 @@ impl Session {
             credentials,
             proven: AtomicBool::new(false),
         })
+    }
+}
+
+/// The SDK asks for an access token in the middle of a call: here it goes by.
+#[derive(Debug)]
+struct Noting {
+    sdks: Arc<dyn TokenCredential>,
+    given: Arc<Confided>,
+}
+
+#[async_trait]
+impl TokenCredential for Noting {
+    async fn get_token(
+        &self,
+        scopes: &[&str],
+        options: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        let token = self.sdks.get_token(scopes, options).await?;
+        self.given
+            .note("the access token", token.token.secret().as_bytes());
+        Ok(token)
     }
 }
 

@@ -2,43 +2,22 @@
 
 mod common;
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use common::{KEY, Owned, TestHost, open_with, unwrap, wrap};
 use keystead_tests::emulators::{Azure, TENANT};
+use keystead_tests::logs::Log;
 use serde_json::json;
 
 const ISSUER: &str = "https://tokens.saas.example";
 const AUDIENCE: &str = "api://AzureADTokenExchange";
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 #[test]
 fn the_loudest_log_has_no_key_no_token_and_no_client_secret() {
     let Some(azure) = Azure::own_or_skip("secrets in the log of the Azure SDK") else {
         return;
     };
-    let log = Log::default();
-    let writer = log.clone();
-    tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with_writer(move || writer.clone())
-        .init();
+    let log = Log::of_the_process();
     let owned = Owned::new(&azure, "logs.vault.azure.net");
     let by_secret = owned.open();
     let wrapped = wrap(&*by_secret).unwrap();
@@ -56,9 +35,9 @@ fn the_loudest_log_has_no_key_no_token_and_no_client_secret() {
     azure.set_enabled(&owned.key, None, false).unwrap();
     unwrap(&*by_token, &wrapped).unwrap_err();
 
-    let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    let log = log.text();
     assert!(
-        log.contains("logs.vault.azure.net") && log.contains("unwrapkey") && log.contains("TRACE"),
+        log.contains("logs.vault.azure.net") && log.contains("unwrapkey"),
         "the SDK logs too little to be looked through: {} bytes",
         log.len()
     );

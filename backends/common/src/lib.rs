@@ -9,7 +9,7 @@
 //! | `IdentityToken` (feature `network`) | OpenID Connect tokens: minted by the application, or in a file |
 //! | [`SecretSource`] | a secret of the settings: in a file, an environment variable, a descriptor |
 //! | [`words`], [`causes`] | what a service or its client said, fit for an error |
-//! | [`without_secret`] | an error that does not repeat what the service was sent |
+//! | [`without_secret`], [`Confided`] | an error that does not repeat what the service was sent |
 //!
 //! For this project's backends; not covered by any promise of stability. A backend in another project needs
 //! `keystead-backend` alone.
@@ -17,6 +17,7 @@
 mod allowed;
 #[cfg(feature = "network")]
 mod calls;
+mod confided;
 mod endpoint;
 #[cfg(feature = "network")]
 mod identity;
@@ -28,6 +29,7 @@ mod words;
 pub use allowed::Allowed;
 #[cfg(feature = "network")]
 pub use calls::{Calls, Interrupts, Remaining};
+pub use confided::Confided;
 #[cfg(feature = "network")]
 pub use identity::{IdentityToken, TOKEN_MAX_BYTES, token_text, without_token};
 pub use repeated::without_secret;

@@ -1,6 +1,7 @@
 //! What all instances with the same settings share: the HTTP connections of the KMS client, and the application's own
 //! credentials. An instance itself holds no connection, so a store may have very many.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::time::Duration;
 
@@ -15,8 +16,10 @@ use google_cloud_gax::retry_throttler::RetryThrottler;
 use google_cloud_kms_v1::client::KeyManagementService;
 use http::{Extensions, HeaderMap};
 use keystead_backend::{BackendError, ErrorCode};
+use keystead_backend_common::Confided;
 use serde_json::Value;
 use tokio::sync::OnceCell;
+use zeroize::Zeroizing;
 
 use crate::failure::Doing;
 use crate::held::Held;
@@ -97,19 +100,21 @@ impl Account {
         use_ring();
         let file = self.settings.service_account_file.clone();
         let made = tokio::task::spawn_blocking(move || match file {
-            Some(path) => from_file(&path),
+            // A token that it signs is all that it shows.
+            Some(path) => from_file(&path).map(|credentials| (credentials, Confided::default())),
             None => DefaultCredentials::default()
                 .build()
+                .map(|credentials| (credentials, shown_by_default()))
                 .map_err(|error| format!("there are none ({error})")),
         })
         .await;
-        let credentials = match made {
-            Ok(Ok(credentials)) => credentials,
+        let (credentials, shown) = match made {
+            Ok(Ok(made)) => made,
             // Says nothing about the owner's will; and a file may be put in order.
             Ok(Err(what)) => return Err(doing.failed(ErrorCode::Unavailable, what)),
             Err(_) => return Err(doing.failed(ErrorCode::Internal, "the reader broke off")),
         };
-        let held = Arc::new(Held::new(credentials));
+        let held = Arc::new(Held::new(credentials, shown));
         *own = Some(Arc::clone(&held));
         Ok((held, false))
     }
@@ -166,16 +171,9 @@ impl RetryThrottler for NoThrottle {
 }
 
 /// The key of a service account, as Google's console gives it out. Nothing of what is in the file is repeated.
-fn from_file(path: &std::path::Path) -> Result<Credentials, String> {
+fn from_file(path: &Path) -> Result<Credentials, String> {
     let wrong = |what: &str| format!("the service_account_file {} {what}", path.display());
-    let metadata = std::fs::metadata(path).map_err(|error| wrong(&format!("cannot be read: {error}")))?;
-    if !metadata.is_file() || metadata.len() > FILE_MAX_BYTES {
-        return Err(wrong("is not a regular file, or is too long for a key"));
-    }
-    let text = zeroize::Zeroizing::new(
-        std::fs::read_to_string(path).map_err(|error| wrong(&format!("cannot be read: {error}")))?,
-    );
-    let key: Value = serde_json::from_str(&text).map_err(|_| wrong("is not JSON"))?;
+    let key = read_json(path).map_err(|what| wrong(&what))?;
     if key["type"] != "service_account" {
         return Err(wrong(
             "is not the key of a service account (\"type\": \"service_account\"); other kinds of credentials go into GOOGLE_APPLICATION_CREDENTIALS",
@@ -184,6 +182,42 @@ fn from_file(path: &std::path::Path) -> Result<Credentials, String> {
     service_account::Builder::new(key)
         .build()
         .map_err(|_| wrong("lacks a field that the key of a service account has"))
+}
+
+fn read_json(path: &Path) -> Result<Value, String> {
+    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() || metadata.len() > FILE_MAX_BYTES {
+        return Err("is not a regular file, or is too long for a key".into());
+    }
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(unreadable)?);
+    serde_json::from_str(&text).map_err(|_| "is not JSON".into())
+}
+
+/// What the application default credentials show to whoever gives out tokens, where they are a user's. The client library tells nobody,
+/// so it is read where that reads it.
+fn shown_by_default() -> Confided {
+    let shown = Confided::default();
+    let named = std::env::var_os("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from);
+    let usual = || {
+        let home = std::env::var_os("HOME")?;
+        Some(Path::new(&home).join(".config/gcloud/application_default_credentials.json"))
+    };
+    let Some(file) = named.or_else(usual).and_then(|path| read_json(&path).ok()) else {
+        return shown;
+    };
+    // One level down in those that impersonate a service account.
+    for user in [&file, &file["source_credentials"]] {
+        for (field, what) in [
+            ("client_secret", "the client secret"),
+            ("refresh_token", "the refresh token"),
+        ] {
+            if let Some(secret) = user[field].as_str() {
+                shown.note(what, secret.as_bytes());
+            }
+        }
+    }
+    shown
 }
 
 /// One TLS stack: rustls with ring. The client takes what the process has chosen, and a process that has chosen nothing gets

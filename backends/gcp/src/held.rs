@@ -10,11 +10,14 @@ use std::time::Duration;
 use google_cloud_auth::credentials::{CacheableResource, Credentials};
 use google_cloud_gax::error::CredentialsError;
 use http::{Extensions, HeaderMap};
+use keystead_backend_common::Confided;
 
 /// Credentials in use.
 pub(crate) struct Held {
     credentials: Credentials,
     abandoned: AtomicBool,
+    /// What they send to be given a token, as far as it is known. No error repeats it.
+    pub(crate) shown: Confided,
 }
 
 /// Why there is no proof.
@@ -26,10 +29,11 @@ pub(crate) enum NoProof {
 }
 
 impl Held {
-    pub(crate) fn new(credentials: Credentials) -> Self {
+    pub(crate) fn new(credentials: Credentials, shown: Confided) -> Self {
         Self {
             credentials,
             abandoned: AtomicBool::new(false),
+            shown,
         }
     }
 

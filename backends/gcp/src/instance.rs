@@ -55,6 +55,7 @@ impl KeyInstance for GcpKey {
         .what();
         self.calls
             .run(call, &self.interrupts, &what, async move { shared.probe().await })
+            .map_err(|error| self.shared.session.without_tokens(error, &what))
     }
 
     fn wrap(&self, call: &Call, context: &Context, plaintext: &[u8]) -> Result<Wrapped, BackendError> {
@@ -80,7 +81,9 @@ impl KeyInstance for GcpKey {
             shared.encrypt(doing, &bound_to, &sent).await
         });
         wrapped.map_err(|error| {
-            without_secret(error, &doing.what(), plaintext, "the key that was to be wrapped")
+            let what = doing.what();
+            let error = without_secret(error, &what, plaintext, "the key that was to be wrapped");
+            self.shared.session.without_tokens(error, &what)
         })
     }
 
@@ -89,14 +92,17 @@ impl KeyInstance for GcpKey {
         self.shared.check_recorded(wrapped)?;
         let shared = Arc::clone(&self.shared);
         let (bound_to, recorded) = (context.canonical_bytes(), wrapped.clone());
-        self.calls.run(call, &self.interrupts, &doing.what(), async move {
+        let work = async move {
             let doing = Doing::Unwrap {
                 key: &recorded.key_id,
             };
             let (plaintext, by_primary) = shared.decrypt(doing, &bound_to, &recorded.blob).await?;
             shared.saw_older.fetch_or(!by_primary, Ordering::Relaxed);
             Ok(plaintext)
-        })
+        };
+        self.calls
+            .run(call, &self.interrupts, &doing.what(), work)
+            .map_err(|error| self.shared.session.without_tokens(error, &doing.what()))
     }
 
     fn interrupt(&self) {

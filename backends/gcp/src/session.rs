@@ -12,8 +12,9 @@ use google_cloud_auth::errors::SubjectTokenProviderError;
 use google_cloud_gax::error::CredentialsError;
 use google_cloud_gax::retry_policy::{Aip194Strict, RetryPolicyExt};
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use keystead_backend::{BackendError, ErrorCode, Host, LockedBytes};
-use keystead_backend_common::{token_text, without_token};
+use keystead_backend_common::{Confided, token_text, without_token};
 use tokio::time::Instant;
 
 use crate::account::{Account, use_ring};
@@ -32,6 +33,8 @@ pub(crate) struct Session {
     account: Arc<Account>,
     key: String,
     federated: Option<Federated>,
+    /// The access tokens that KMS was shown.
+    given: Confided,
 }
 
 struct Federated {
@@ -68,7 +71,13 @@ impl Session {
             account,
             key: key.into(),
             federated,
+            given: Confided::default(),
         }
+    }
+
+    /// The same error without any access token, should KMS have repeated it.
+    pub(crate) fn without_tokens(&self, error: BackendError, doing: &str) -> BackendError {
+        self.given.without(error, doing)
     }
 
     pub(crate) fn account(&self) -> &Account {
@@ -83,6 +92,7 @@ impl Session {
             let (held, used_before) = self.current().await?;
             let error = match held.proof(patience).await {
                 Ok(proof) => {
+                    self.note(&proof);
                     return Ok(Signer {
                         held,
                         proof,
@@ -90,7 +100,7 @@ impl Session {
                     });
                 }
                 Err(NoProof::Late) => self.doing().unproven_in_time(),
-                Err(NoProof::Failed(error)) => self.explain(&error),
+                Err(NoProof::Failed(error)) => held.shown.without(self.explain(&error), &self.doing().what()),
             };
             self.discard(&held).await;
             // Kept ones may have failed long ago, or have gone idle.
@@ -152,7 +162,7 @@ impl Session {
                 format!("the exchange could not be set up ({error})"),
             )
         })?;
-        let held = Arc::new(Held::new(credentials));
+        let held = Arc::new(Held::new(credentials, Confided::default()));
         *current = Some(Arc::clone(&held));
         Ok((held, false))
     }
@@ -164,6 +174,16 @@ impl Session {
         let mut current = federated.current.lock().await;
         if current.as_ref().is_some_and(|held| Arc::ptr_eq(held, refused)) {
             *current = None;
+        }
+    }
+
+    fn note(&self, proof: &HeaderMap) {
+        for value in proof.get_all(AUTHORIZATION) {
+            let value = value.as_bytes();
+            self.given.note(
+                "the access token",
+                value.strip_prefix(b"Bearer ").unwrap_or(value),
+            );
         }
     }
 

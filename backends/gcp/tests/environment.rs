@@ -9,6 +9,7 @@ use std::process::Command;
 
 use common::{Granted, KEY, open, unwrap, wrap};
 use keystead_tests::emulators::Gcp;
+use keystead_tests::scripted::{Answer, Server};
 use serde_json::json;
 
 #[test]
@@ -140,4 +141,34 @@ fn without_any_credentials_the_error_says_where_they_are_looked_for() {
         said.contains("REFUSED") && said.contains("/nonexistent/key.json"),
         "{said}"
     );
+}
+
+#[test]
+fn what_a_users_credentials_send_is_left_out_of_what_the_token_service_says_of_it() {
+    let Some(gcp) = Gcp::shared_or_skip("application default credentials of a user") else {
+        return;
+    };
+    let server = Server::start(|before, request| {
+        let field = ["refresh_token", "client_secret"][before.min(1)];
+        let sent = request.json()[field].as_str().unwrap_or_default().to_owned();
+        let said = format!("{sent} is not what was expected");
+        Answer::json(
+            400,
+            &json!({ "error": "invalid_grant", "error_description": said }),
+        )
+    });
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("user.json");
+    let user = json!({ "type": "authorized_user", "client_id": "keystead", "client_secret": "a-client-secret-of-old",
+        "refresh_token": "1//0-a-refresh-token-of-old", "token_uri": format!("{}/token", server.address()) });
+    std::fs::write(&path, user.to_string()).unwrap();
+    let granted = Granted::new(gcp);
+    let named = [("GOOGLE_APPLICATION_CREDENTIALS", path.to_str().unwrap())];
+    for what in ["the refresh token", "the client secret"] {
+        let said = in_own_process(gcp, &granted.key, home.path(), &named);
+        assert!(
+            said.contains("REFUSED") && said.contains(&format!("repeat {what}")) && !said.contains("of-old"),
+            "{said}"
+        );
+    }
 }

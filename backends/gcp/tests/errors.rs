@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use common::{Granted, KEY, assert_fails, call, open, refusal, unwrap, wrap};
-use keystead_backend::ErrorCode;
+use common::{Granted, KEY, TestHost, assert_fails, call, open, open_with, refusal, unwrap, wrap};
+use keystead_backend::{ErrorCode, KeyInstance, Wrapped};
 use keystead_tests::emulators::Gcp;
+use keystead_tests::logs::Log;
+use keystead_tests::scripted::{Answer, Server};
 use serde_json::json;
 
 #[test]
@@ -410,4 +412,111 @@ fn what_google_says_of_the_key_that_was_to_be_wrapped_is_left_out() {
         ErrorCode::InvalidConfig,
         &["repeat the key that was to be wrapped"],
     );
+}
+
+#[test]
+fn an_access_token_that_google_repeats_is_left_out() {
+    let at = At::new(|before, call, shown| match call {
+        // A part of it, as words that were cut have.
+        "decrypt" => refused(&format!("{} is expired", &shown[10..30])),
+        _ if before == 1 => refused(&format!("Bearer {shown} is expired")),
+        // No refusal, but an answer that is refused.
+        _ => encrypted_by(shown),
+    });
+    let (key, wrapped) = (&at.key, wrapped());
+    let words = ["wrapping with", "repeat the access token"];
+    for error in [
+        assert_fails(wrap(&**key), ErrorCode::Unauthenticated, &words),
+        assert_fails(wrap(&**key), ErrorCode::Unavailable, &words),
+        assert_fails(unwrap(&**key, &wrapped), ErrorCode::Unauthenticated, &words[1..]),
+        assert_fails(key.status(&call()), ErrorCode::Unavailable, &words[1..]),
+    ] {
+        assert!(!error.message.contains("as-some"), "{error}");
+    }
+}
+
+#[test]
+fn the_loudest_log_has_no_key_and_no_token() {
+    let log = Log::of_the_process();
+    let at = At::new(|_, call, shown| match call {
+        "decrypt" => refused(&format!("{shown} is expired")),
+        _ => encrypted_by(&wrapped().key_id),
+    });
+    wrap(&*at.key).unwrap();
+    assert_fails(
+        unwrap(&*at.key, &wrapped()),
+        ErrorCode::Unauthenticated,
+        &["the access token"],
+    );
+    let log = log.text();
+    for secret in [&STANDARD.encode(KEY), SHOWN, IDENTITY] {
+        assert!(!log.contains(secret), "{secret} is in the log:\n{log}");
+    }
+}
+
+const NAME: &str = "projects/p/locations/global/keyRings/r/cryptoKeys/k";
+
+/// How access tokens begin here: as none does that is known by its form.
+const SHOWN: &str = "a-token-as-long-as-some";
+
+const IDENTITY: &str = "aaaaaaaaaa.bbbbbbbbbb.cccccccccc";
+
+/// A key at Google as a test has it, with an account at a service of tokens.
+struct At {
+    key: Box<dyn KeyInstance>,
+    _server: Server,
+}
+
+impl At {
+    /// What `kms` answers: of how many requests there were before, the call, and the access token that it was shown.
+    fn new(kms: impl Fn(usize, &str, &str) -> Answer + Send + Sync + 'static) -> Self {
+        let server = Server::start(move |before, request| {
+            if request.path.ends_with("/token") {
+                return Answer::ok(&json!({
+                    "access_token": format!("{SHOWN}-and-the-{before}th"), "expires_in": 3600, "token_type": "Bearer",
+                    "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+                }));
+            }
+            let (_, call) = request.path.split_once("k:").unwrap();
+            let shown = request.header("authorization").strip_prefix("Bearer ").unwrap();
+            kms(before, call.split('?').next().unwrap(), shown)
+        });
+        let settings = json!({ "endpoint_url": server.address(), "max_attempts": 1,
+            "sts_token_url": format!("{}/token", server.address()) });
+        let config = json!({ "key_name": NAME, "web_identity": { "audience": "gcp:acme" },
+            "workload_identity_provider": "projects/1/locations/global/workloadIdentityPools/a/providers/b" });
+        Self {
+            key: open_with(TestHost::minting(IDENTITY), &settings, &config),
+            _server: server,
+        }
+    }
+}
+
+fn refused(message: &str) -> Answer {
+    let error = json!({ "code": 401, "status": "UNAUTHENTICATED", "message": message });
+    Answer::json(401, &json!({ "error": error }))
+}
+
+fn encrypted_by(version: &str) -> Answer {
+    Answer::ok(&json!({
+        "name": version, "ciphertext": "YmxvYg==", "ciphertextCrc32c": crc32c(b"blob").to_string(),
+        "verifiedPlaintextCrc32c": true, "verifiedAdditionalAuthenticatedDataCrc32c": true,
+    }))
+}
+
+fn wrapped() -> Wrapped {
+    Wrapped {
+        blob: b"blob".to_vec(),
+        key_id: format!("{NAME}/cryptoKeyVersions/1"),
+        metadata: Vec::new(),
+    }
+}
+
+/// The checksum that Google sends along, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+            (sum >> 1) ^ (0x82F6_3B78 & (sum & 1).wrapping_neg())
+        })
+    })
 }

@@ -114,7 +114,8 @@ impl Client {
         let agent = self.agent(doing)?;
         let mut backoff = BACKOFF_FIRST;
         for attempt in 1.. {
-            let error = match self.attempt(&agent, remaining, request) {
+            let attempted = unlogged(|| self.attempt(&agent, remaining, request));
+            let error = match attempted {
                 Ok(answer) if (200..300).contains(&answer.status) => return Ok(answer),
                 Ok(answer) => doing.refused(&answer),
                 Err(why) => doing.unanswered(&why),
@@ -203,6 +204,12 @@ impl Client {
         }
         Ok(agent.insert(config.build().new_agent()).clone())
     }
+}
+
+/// At its finest level the client logs whole requests and answers, the token and the key in them. Nothing of that comes to a subscriber
+/// of `tracing`; of other loggers the crate's front page warns.
+fn unlogged<T>(work: impl FnOnce() -> T) -> T {
+    tracing::dispatcher::with_default(&tracing::Dispatch::none(), work)
 }
 
 fn with_headers<B>(mut builder: ureq::RequestBuilder<B>, request: &Request<'_>) -> ureq::RequestBuilder<B> {

@@ -97,6 +97,10 @@
 //! and are freed without being overwritten, the header with the token too. As a plugin this crate has an allocator that overwrites
 //! whatever is freed; an application that links it decides about its own.
 //!
+//! At its finest level (`TRACE`, target `ureq_proto`) the HTTP client logs whole requests and answers, with the token and the key in
+//! them, by the crate `log`. This crate keeps that from subscribers of `tracing`. It cannot keep it from another logger: **an application
+//! that links this crate and logs by another one than `tracing` must leave `TRACE` of `ureq_proto` off**. A plugin has no logger.
+//!
 //! # Example
 //!
 //! ```

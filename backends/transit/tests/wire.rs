@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use common::server::{Answer, Request, Server, errors, transit};
 use common::{KEY, Secret, assert_fails, call, context, open, unwrap, wrap};
 use keystead_backend::{Call, ErrorCode, KeyInstance, Wrapped};
+use keystead_tests::logs::Log;
 use serde_json::{Value, json};
 
 /// The key `acme` at a server, by a token in a file, with one attempt for each request.
@@ -497,5 +498,24 @@ fn what_was_sent_in_confidence_is_left_out_of_what_the_server_says_of_it() {
             error.message.contains(name) && !error.message.contains(&secret[..12]),
             "{error}"
         );
+    }
+}
+
+#[test]
+fn the_loudest_log_has_no_key_and_no_token() {
+    let log = Log::of_the_process();
+    let server = Server::start(|before, request| match before {
+        0..3 => transit(request),
+        _ => errors(403, &[&format!("bad token {}", request.header("x-vault-token"))]),
+    });
+    let token = Secret::new("s.a-token-of-more-than-a-few-letters");
+    let settings = json!({ "address": server.address(), "vault_token_file": token.path, "max_attempts": 1 });
+    let key = open(&settings, &json!({ "key": "acme" }));
+    let made = wrap(&*key).unwrap();
+    assert_eq!(unwrap(&*key, &made).unwrap(), KEY);
+    unwrap(&*key, &made).unwrap_err();
+    let log = log.text();
+    for secret in [&STANDARD.encode(KEY), "s.a-token"] {
+        assert!(!log.contains(secret), "{secret} is in the log:\n{log}");
     }
 }
