@@ -66,13 +66,20 @@ fn a_key_leaves_memory_at_the_end_of_its_lifetime_though_nobody_asks() {
     let bench = Bench::new();
     let store = bench
         .options()
-        .key_lifetime(Duration::from_millis(200))
+        .key_lifetime(Duration::from_secs(2))
         .create(bench.path())
         .unwrap();
     store.create_organization("acme").unwrap();
     assert_eq!(store.cached_epoch_keys(), 1);
-    std::thread::sleep(Duration::from_millis(600));
-    assert_eq!(store.cached_epoch_keys(), 0);
+    std::thread::sleep(Duration::from_secs(2));
+    // The one who sees to it may be late on a busy machine.
+    for _ in 0..100 {
+        if store.cached_epoch_keys() == 0 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("it is still there");
 }
 
 #[test]
@@ -80,15 +87,16 @@ fn an_outage_is_survived_for_the_rest_of_a_keys_lifetime_and_no_longer() {
     let bench = Bench::new();
     let store = bench
         .options()
-        .key_lifetime(Duration::from_secs(2))
+        .key_lifetime(Duration::from_secs(6))
         .create(bench.path())
         .unwrap();
     let acme = store.create_organization("acme").unwrap();
     fill(&acme, 3);
     bench.kms.fail("managed", ErrorCode::Unavailable);
-    std::thread::sleep(Duration::from_millis(1300));
+    // Beyond its half, from which on its renewal is tried, and well before its end, also where a moment is long.
+    std::thread::sleep(Duration::from_millis(3300));
     check_filled(&acme, 3);
-    std::thread::sleep(Duration::from_millis(1200));
+    std::thread::sleep(Duration::from_millis(3000));
     let error = acme.get("s/0").unwrap_err();
     assert!(error.is_retryable() && !error.is_revoked(), "{error}");
 }
