@@ -6,7 +6,7 @@
  * RULES
  *
  *   Codes       Every function that can fail returns an int32_t: KEYSTEAD_OK, or why not. Codes are stable. More is told by
- *               an error object, for whoever wants one: see keystead_error. There is no global and no thread-local state.
+ *               an error object, for whoever wants one: see keystead_error. Nothing is global but the log, if one is opened.
  *   Handles     Are opaque. Each is freed by its own function, of which freeing NULL does nothing. A handle keeps open what
  *               it needs, so they are freed in any order. A handle that was freed is not used again.
  *   Threads     Every handle may be used by any thread, and by many at once. Freeing comes last, and once.
@@ -153,6 +153,11 @@ extern "C" {
  Something failed that this header has no code for.
  */
 #define KEYSTEAD_OTHER 11
+
+/*
+ A process has one log, and it is open.
+ */
+#define KEYSTEAD_LOG_TAKEN 12
 
 /*
  There is no organization of this name.
@@ -390,6 +395,26 @@ extern "C" {
 #define KEYSTEAD_KEY_SECOND_EITHER 5
 
 /*
+ Something failed that somebody must look at.
+ */
+#define KEYSTEAD_LOG_ERROR 1
+
+/*
+ Something is odd, or does not go on by itself for now: a KMS that does not answer, a second key that stands in.
+ */
+#define KEYSTEAD_LOG_WARN 2
+
+/*
+ Something happened.
+ */
+#define KEYSTEAD_LOG_INFO 3
+
+/*
+ For the one who looks for a fault.
+ */
+#define KEYSTEAD_LOG_DEBUG 4
+
+/*
  Some source epoch is still wrapped by its old KMS alone.
  */
 #define KEYSTEAD_REWRAP_HAND_OVER 1
@@ -413,6 +438,41 @@ extern "C" {
  It is done: every source is retired.
  */
 #define KEYSTEAD_REWRAP_DONE 3
+
+/*
+ What was lost is a value.
+ */
+#define KEYSTEAD_LOST_VERSION 1
+
+/*
+ A value that may have been destroyed before: nothing that is left says. See keep_undecided.
+ */
+#define KEYSTEAD_LOST_UNDECIDED 2
+
+/*
+ A registered key: its config is gone. Register the KMS key again under another name.
+ */
+#define KEYSTEAD_LOST_KEY 3
+
+/*
+ An epoch: its key cannot be had any more, or its record is gone.
+ */
+#define KEYSTEAD_LOST_EPOCH 4
+
+/*
+ Audit records.
+ */
+#define KEYSTEAD_LOST_AUDIT_RECORDS 5
+
+/*
+ An organization with all that it had: its name is gone.
+ */
+#define KEYSTEAD_LOST_ORGANIZATION 6
+
+/*
+ Records of the journal, the newest commits: what they changed is as it was before.
+ */
+#define KEYSTEAD_LOST_JOURNAL 7
 
 /*
  The latest version may be any, or there may be none.
@@ -491,6 +551,23 @@ typedef struct keystead_error keystead_error;
 typedef struct keystead_key_list keystead_key_list;
 
 /*
+ A keyring file. Every call looks at the file anew, so any number of processes may use and change one keyring at once; a
+ change holds for each of them from its next call of a key on. **The keyring is the key: back it up.** Freed with
+ keystead_keyring_free(). Threads: any, also at once.
+ */
+typedef struct keystead_keyring keystead_keyring;
+
+/*
+ A keyring, as it stood. Freed with keystead_keyring_status_free(). Threads: any, also at once.
+ */
+typedef struct keystead_keyring_status keystead_keyring_status;
+
+/*
+ The log of this process. Freed with keystead_log_free().
+ */
+typedef struct keystead_log keystead_log;
+
+/*
  One organization of a store: its secrets, keys, epochs, audit trail.
 
  Freed with keystead_organization_free(), before or after its store's handle. Threads: any, also at once. Each change is
@@ -518,6 +595,11 @@ typedef struct keystead_rewrap_job keystead_rewrap_job;
  How a job stood. Freed with keystead_rewrap_status_free(). Threads: any, also at once.
  */
 typedef struct keystead_rewrap_status keystead_rewrap_status;
+
+/*
+ What came of a salvage. Freed with keystead_salvage_report_free(). Threads: any, also at once.
+ */
+typedef struct keystead_salvage_report keystead_salvage_report;
 
 /*
  An organization's second key, as it stood. Freed with keystead_second_key_free(). Threads: any, also at once.
@@ -903,6 +985,90 @@ typedef struct keystead_version_info {
 } keystead_version_info;
 
 /*
+ What seals a keyring file, beside its mode. Begins with its size; what is 0 has its default.
+ */
+typedef struct keystead_keyring_options {
+    /*
+     sizeof(keystead_keyring_options).
+     */
+    uint32_t struct_size;
+    /*
+     Of Argon2id, which makes a key of the passphrase: its memory, for a file that is made or resealed; one that is there has
+     its own. 0: 65,536.
+     */
+    uint32_t kdf_memory_kib;
+    /*
+     Its passes over the memory. 0: 3.
+     */
+    uint32_t kdf_passes;
+    /*
+     Its lanes. 0: 4.
+     */
+    uint32_t kdf_lanes;
+    /*
+     The passphrase, 1 to 4,096 bytes; the library keeps a copy in locked memory, and the caller erases its own. Null: the file
+     is not sealed, and its mode and the disk are all that protects it.
+     */
+    const uint8_t *passphrase;
+    /*
+     Its length.
+     */
+    size_t passphrase_len;
+} keystead_keyring_options;
+
+/*
+ A version of a keyring's master key. This struct does not grow.
+ */
+typedef struct keystead_keyring_version {
+    /*
+     Numbers start at 1 and never repeat.
+     */
+    uint32_t number;
+    /*
+     0.
+     */
+    uint32_t reserved;
+    /*
+     When it was made, by the clock of the machine that made it: milliseconds since the Unix epoch.
+     */
+    uint64_t created_at_ms;
+} keystead_keyring_version;
+
+/*
+ How a keyring stands.
+ */
+typedef struct keystead_keyring_info {
+    /*
+     sizeof(keystead_keyring_info), set by the caller.
+     */
+    uint32_t struct_size;
+    /*
+     1 when it is enabled, 0 when it is disabled.
+     */
+    int32_t enabled;
+    /*
+     1 when a passphrase seals it, else 0.
+     */
+    int32_t sealed;
+    /*
+     0.
+     */
+    uint32_t reserved;
+    /*
+     Its id, 32 hexadecimal digits: a part of the KMS key id of whatever it wraps.
+     */
+    struct keystead_text id;
+    /*
+     The versions of its master key, ascending; the last one wraps.
+     */
+    const struct keystead_keyring_version *versions;
+    /*
+     How many.
+     */
+    size_t versions_len;
+} keystead_keyring_info;
+
+/*
  A registered key.
  */
 typedef struct keystead_key_info {
@@ -939,6 +1105,38 @@ typedef struct keystead_key_info {
      */
     uint64_t created_at_ms;
 } keystead_key_info;
+
+/*
+ What was logged. Valid during the callback. Later versions add fields at the end.
+ */
+typedef struct keystead_log_record {
+    /*
+     How large it is.
+     */
+    uint32_t struct_size;
+    /*
+     KEYSTEAD_LOG_ERROR, _WARN, _INFO or _DEBUG.
+     */
+    int32_t level;
+    /*
+     Which part of the library says it: "keystead::rewrap::worker"; "keystead::plugin" for what a plugin says.
+     */
+    struct keystead_text target;
+    /*
+     What happened, in words: for people, and never with a secret in it.
+     */
+    struct keystead_text message;
+    /*
+     Of what: a JSON object, such as {"organization":"acme","error":"..."}.
+     */
+    struct keystead_text fields_json;
+} keystead_log_record;
+
+/*
+ Is told what was logged, on a thread of the library that does nothing else, one record at a time. It may call the library, and
+ may block: then records wait, and what finds no room is counted and told as a record of its own. Throws nothing.
+ */
+typedef void (*keystead_log_callback)(void *context, const struct keystead_log_record *record);
 
 /*
  One of the epochs that a job moves. This struct does not grow.
@@ -1029,86 +1227,6 @@ typedef struct keystead_rewrap_progress {
  *progress is valid until it returns. Throws nothing; may call the library, but does not free the job.
  */
 typedef int32_t (*keystead_rewrap_callback)(void *context, const struct keystead_rewrap_progress *progress);
-
-/*
- How an organization's second key stands.
- */
-typedef struct keystead_second_key_status {
-    /*
-     sizeof(keystead_second_key_status), set by the caller.
-     */
-    uint32_t struct_size;
-    /*
-     1 when revoking one of the two keys is not enough, since the other opens the epochs alone; else 0.
-     */
-    int32_t either_opens;
-    /*
-     The registered key.
-     */
-    struct keystead_text key;
-    /*
-     Live epochs that it wraps.
-     */
-    uint64_t wrapped;
-    /*
-     Live epochs that it does not wrap yet; the organization's re-wrap job goes on until there are none.
-     */
-    uint64_t missing;
-    /*
-     Why the job waits, if it does.
-     */
-    struct keystead_text blocked;
-    /*
-     While one key serves because another does not answer, as this process last saw it: the one that serves. Else null.
-     */
-    struct keystead_text standing_in;
-    /*
-     What the other one met, in the words of the error.
-     */
-    struct keystead_text standing_in_because;
-    /*
-     Since when: milliseconds since the Unix epoch; 0 when each key answers for itself.
-     */
-    uint64_t standing_in_since_ms;
-} keystead_second_key_status;
-
-/*
- A value that was read, as a struct.
- */
-typedef struct keystead_secret_view {
-    /*
-     sizeof(keystead_secret_view), set by the caller.
-     */
-    uint32_t struct_size;
-    /*
-     Which version it is.
-     */
-    uint32_t version;
-    /*
-     The value's bytes.
-     */
-    const uint8_t *data;
-    /*
-     Their number.
-     */
-    size_t len;
-    /*
-     When it was written: milliseconds since the Unix epoch.
-     */
-    uint64_t created_at_ms;
-    /*
-     What kind of content it is, if its writer said so.
-     */
-    struct keystead_text content_type;
-    /*
-     The labels beside it, by name.
-     */
-    const struct keystead_label *labels;
-    /*
-     How many.
-     */
-    size_t labels_len;
-} keystead_secret_view;
 
 /*
  For whom a token is asked. Valid during the callback. Later versions add fields at the end.
@@ -1218,6 +1336,250 @@ typedef struct keystead_store_options {
 } keystead_store_options;
 
 /*
+ What is salvaged, and how. Begins with its size; what is 0 has its default.
+ */
+typedef struct keystead_salvage_options {
+    /*
+     sizeof(keystead_salvage_options).
+     */
+    uint32_t struct_size;
+    /*
+     Every value whose epoch key can be had is opened, which asks the KMS of each live epoch once, unless this is 1: then a
+     value is taken for right when the tags of its blocks and rows are.
+     */
+    int32_t without_opening;
+    /*
+     1 keeps values of which nothing left says whether they were destroyed. 0: what was destroyed must not come back, so they
+     are named as lost.
+     */
+    int32_t keep_undecided;
+    /*
+     0.
+     */
+    uint32_t reserved;
+    /*
+     The store's id, 16 bytes, for a file of which neither copy of the header is whole. Null: the file says it.
+     */
+    const uint8_t *store_id;
+} keystead_salvage_options;
+
+/*
+ How far a salvage is. Valid during the callback. Later versions add fields at the end.
+ */
+typedef struct keystead_salvage_step {
+    /*
+     How large it is.
+     */
+    uint32_t struct_size;
+    /*
+     0.
+     */
+    uint32_t reserved;
+    /*
+     What it is doing, for people.
+     */
+    struct keystead_text phase;
+    /*
+     How much of it is done: rows, blocks, organizations or versions.
+     */
+    uint64_t done;
+    /*
+     Of how much; 0 where that is not known.
+     */
+    uint64_t total;
+} keystead_salvage_step;
+
+/*
+ Told how far a salvage is, on the thread of keystead_salvage(). Throws nothing.
+ */
+typedef void (*keystead_salvage_progress)(void *context, const struct keystead_salvage_step *step);
+
+/*
+ What stands in the new store, and how much was lost.
+ */
+typedef struct keystead_salvage_counts {
+    /*
+     sizeof(keystead_salvage_counts), set by the caller.
+     */
+    uint32_t struct_size;
+    /*
+     0.
+     */
+    uint32_t reserved;
+    /*
+     The id of both stores.
+     */
+    uint8_t store_id[16];
+    /*
+     Organizations in the new store.
+     */
+    uint64_t organizations;
+    /*
+     Secrets in it, those included of which no version is left.
+     */
+    uint64_t secrets;
+    /*
+     Versions whose values are in it.
+     */
+    uint64_t versions;
+    /*
+     Of those, the ones that were opened.
+     */
+    uint64_t opened;
+    /*
+     Of those, the ones whose rows all carry their tags, but which were not opened.
+     */
+    uint64_t tagged;
+    /*
+     Of those, the ones that stood in pages which nothing led to, and were not opened: whether they are right shows when they
+     are read.
+     */
+    uint64_t unproven;
+    /*
+     Versions that were destroyed before: their numbers stay.
+     */
+    uint64_t destroyed;
+    /*
+     Audit records that were kept in their chain.
+     */
+    uint64_t audit_kept;
+    /*
+     Audit records behind a missing one, carried over into the new chain.
+     */
+    uint64_t audit_carried;
+    /*
+     Records of the journal that are missing.
+     */
+    uint64_t journal_records_lost;
+    /*
+     How many losses are listed; 0: nothing was lost.
+     */
+    uint64_t lost;
+    /*
+     How many reasons are listed why values were not opened.
+     */
+    uint64_t unopened;
+} keystead_salvage_counts;
+
+/*
+ One thing that was lost, or that was not opened.
+ */
+typedef struct keystead_loss {
+    /*
+     sizeof(keystead_loss), set by the caller.
+     */
+    uint32_t struct_size;
+    /*
+     KEYSTEAD_LOST_...: what kind of thing.
+     */
+    int32_t kind;
+    /*
+     Whose, by number; 0: nobody's.
+     */
+    uint32_t organization_id;
+    /*
+     In which version; 0: in none.
+     */
+    uint32_t version;
+    /*
+     Whose, if its name is known.
+     */
+    struct keystead_text organization;
+    /*
+     At which path; null when it is not of a secret, or its path is gone as well.
+     */
+    struct keystead_text path;
+    /*
+     The secret's number; 0: not known.
+     */
+    uint64_t secret_id;
+    /*
+     What it was, and why it is lost: for people.
+     */
+    struct keystead_text what;
+} keystead_loss;
+
+/*
+ How an organization's second key stands.
+ */
+typedef struct keystead_second_key_status {
+    /*
+     sizeof(keystead_second_key_status), set by the caller.
+     */
+    uint32_t struct_size;
+    /*
+     1 when revoking one of the two keys is not enough, since the other opens the epochs alone; else 0.
+     */
+    int32_t either_opens;
+    /*
+     The registered key.
+     */
+    struct keystead_text key;
+    /*
+     Live epochs that it wraps.
+     */
+    uint64_t wrapped;
+    /*
+     Live epochs that it does not wrap yet; the organization's re-wrap job goes on until there are none.
+     */
+    uint64_t missing;
+    /*
+     Why the job waits, if it does.
+     */
+    struct keystead_text blocked;
+    /*
+     While one key serves because another does not answer, as this process last saw it: the one that serves. Else null.
+     */
+    struct keystead_text standing_in;
+    /*
+     What the other one met, in the words of the error.
+     */
+    struct keystead_text standing_in_because;
+    /*
+     Since when: milliseconds since the Unix epoch; 0 when each key answers for itself.
+     */
+    uint64_t standing_in_since_ms;
+} keystead_second_key_status;
+
+/*
+ A value that was read, as a struct.
+ */
+typedef struct keystead_secret_view {
+    /*
+     sizeof(keystead_secret_view), set by the caller.
+     */
+    uint32_t struct_size;
+    /*
+     Which version it is.
+     */
+    uint32_t version;
+    /*
+     The value's bytes.
+     */
+    const uint8_t *data;
+    /*
+     Their number.
+     */
+    size_t len;
+    /*
+     When it was written: milliseconds since the Unix epoch.
+     */
+    uint64_t created_at_ms;
+    /*
+     What kind of content it is, if its writer said so.
+     */
+    struct keystead_text content_type;
+    /*
+     The labels beside it, by name.
+     */
+    const struct keystead_label *labels;
+    /*
+     How many.
+     */
+    size_t labels_len;
+} keystead_secret_view;
+
+/*
  An organization in a list.
  */
 typedef struct keystead_organization_info {
@@ -1292,6 +1654,31 @@ typedef struct keystead_verify_counts {
      How many values could not be opened since a KMS did not answer or a key was taken away, at most 10,000.
      */
     uint64_t unopened;
+    /*
+     Blocks of 4 KiB that were read from the disk and compared with their tags.
+     */
+    uint64_t blocks;
+    /*
+     Blocks that do not match their tags, and to which nothing refers: a crash in the middle of a commit leaves such ones.
+     */
+    uint64_t stale_blocks;
+    /*
+     Chunks of large values looked at.
+     */
+    uint64_t chunks;
+    /*
+     Wraps of epoch keys that were opened under the shred keys in their cells.
+     */
+    uint64_t wraps;
+    /*
+     1 when everything was looked at; 0 when something was so damaged that not all could be: what it was is among the problems.
+     A library that is too old to say leaves it 0.
+     */
+    int32_t complete;
+    /*
+     0.
+     */
+    uint32_t reserved_more;
 } keystead_verify_counts;
 
 /*
@@ -1674,6 +2061,121 @@ int32_t keystead_version_list_get(const struct keystead_version_list *list,
 void keystead_version_list_free(struct keystead_version_list *list);
 
 /*
+ Makes a new keyring file with one master key, mode 0600. Its directory must exist. options may be null. Blocks for the sync
+ of a file, and with a passphrase for Argon2id, some tenths of a second.
+
+ Errors: KEYSTEAD_KMS + KEYSTEAD_BACKEND_INVALID_CONFIG when there is a file already, which is left as it is, and for a
+ passphrase or a cost that is against the rules; KEYSTEAD_KMS + what else is wrong with the file. Threads: any.
+
+     keystead_keyring_options sealing = { sizeof sealing };
+     sealing.passphrase = passphrase;
+     sealing.passphrase_len = passphrase_len;
+     code = keystead_keyring_create("/var/lib/app/app.keyring", KEYSTEAD_ZERO_TERMINATED, &sealing, &keyring, &error);
+ */
+int32_t keystead_keyring_create(const char *path,
+                                size_t path_len,
+                                const struct keystead_keyring_options *options,
+                                struct keystead_keyring **out,
+                                struct keystead_error **error);
+
+/*
+ Opens a keyring file that is there, and checks that the passphrase opens it. options may be null.
+
+ Errors: KEYSTEAD_KMS + KEYSTEAD_BACKEND_UNAUTHENTICATED when the passphrase is wrong or missing, _UNAVAILABLE when there is
+ no file, _ACCESS_DENIED when others may read it, _INVALID_CIPHERTEXT when it is damaged. Threads: any.
+ */
+int32_t keystead_keyring_open(const char *path,
+                              size_t path_len,
+                              const struct keystead_keyring_options *options,
+                              struct keystead_keyring **out,
+                              struct keystead_error **error);
+
+/*
+ The backend "managed" on this keyring, opened as the handle was: for a program that has its passphrase in memory and not where
+ keystead_backend_managed() reads one. It makes no file, should this one be gone. The keyring may be freed before.
+
+ Errors: none but those of the handle. Threads: any.
+
+     code = keystead_keyring_backend(keyring, &managed, &error);
+ */
+int32_t keystead_keyring_backend(const struct keystead_keyring *keyring,
+                                 struct keystead_backend **out,
+                                 struct keystead_error **error);
+
+/*
+ Adds a version of the master key, and writes its number to *out, which may be null. New wraps use it; what older versions
+ wrapped still opens, for they stay. Works on a disabled keyring, too. Blocks for up to 10 seconds while another process
+ changes the keyring. To have data keys under it, rotate the key "managed" of each organization.
+
+ Errors: KEYSTEAD_KMS + KEYSTEAD_BACKEND_UNSUPPORTED at 1,024 versions, _TIMEOUT, and those of the file. Threads: any.
+ */
+int32_t keystead_keyring_rotate(const struct keystead_keyring *keyring,
+                                uint32_t *out,
+                                struct keystead_error **error);
+
+/*
+ Disables the keyring: every process that uses it is refused from its next call on and drops the master keys from memory.
+ **Everything under it is unreadable until keystead_keyring_enable().** The keys stay in the file. Doing it twice changes
+ nothing.
+
+ Errors: KEYSTEAD_KMS + what is wrong with the file. Threads: any.
+ */
+int32_t keystead_keyring_disable(const struct keystead_keyring *keyring,
+                                 struct keystead_error **error);
+
+/*
+ Enables the keyring again. Doing it twice changes nothing.
+
+ Errors: KEYSTEAD_KMS + what is wrong with the file. Threads: any.
+ */
+int32_t keystead_keyring_enable(const struct keystead_keyring *keyring, struct keystead_error **error);
+
+/*
+ Puts the keyring under another passphrase, or none; *out is the keyring so opened. The master keys stay the same. Whoever has
+ the old passphrase, this handle and backends of it too, gets KEYSTEAD_KMS + KEYSTEAD_BACKEND_UNAUTHENTICATED from the next call
+ on; copies of the old file still open with it. options may be null: **no sealing any more**.
+
+ Errors: as keystead_keyring_create(), but for the file that is there. Threads: any.
+ */
+int32_t keystead_keyring_reseal(const struct keystead_keyring *keyring,
+                                const struct keystead_keyring_options *options,
+                                struct keystead_keyring **out,
+                                struct keystead_error **error);
+
+/*
+ How the keyring stands now.
+
+ Errors: KEYSTEAD_KMS + what is wrong with the file. Threads: any.
+
+     keystead_keyring_info info = { sizeof info };
+     code = keystead_keyring_read(keyring, &standing, &error);
+     if (code == KEYSTEAD_OK && keystead_keyring_status_look(standing, &info, NULL) == KEYSTEAD_OK) {
+         printf("%s: version %u wraps\n", info.id.data, (unsigned)info.versions[info.versions_len - 1].number);
+     }
+     keystead_keyring_status_free(standing);
+ */
+int32_t keystead_keyring_read(const struct keystead_keyring *keyring,
+                              struct keystead_keyring_status **out,
+                              struct keystead_error **error);
+
+/*
+ Writes how the keyring stood to *out, whose struct_size is set. What is pointed to belongs to the status.
+ */
+int32_t keystead_keyring_status_look(const struct keystead_keyring_status *status,
+                                     struct keystead_keyring_info *out,
+                                     struct keystead_error **error);
+
+/*
+ Frees a status. Null does nothing.
+ */
+void keystead_keyring_status_free(struct keystead_keyring_status *status);
+
+/*
+ Frees the handle, and erases its passphrase and keys in memory. Null does nothing. The file stays, and backends of it go on.
+ */
+void keystead_keyring_free(struct keystead_keyring *keyring);
+
+/*
  Every key of the organization, by name. Asks no KMS. Threads: any.
  */
 int32_t keystead_key_list_read(const struct keystead_organization *organization,
@@ -1798,6 +2300,37 @@ int32_t keystead_key_probe(const struct keystead_organization *organization,
                            struct keystead_error **error);
 
 /*
+ Has whatever the library logs up to level (KEYSTEAD_LOG_ERROR to KEYSTEAD_LOG_DEBUG) told to callback, for every store of this
+ process, until *out is freed. **There is one log in a process**: open it in the program, not in a library that others use.
+
+ Without it nothing is told, nor printed. What is told comes a moment later than it happened: the last records before a process is
+ killed are not told. Nothing of them is needed to know how things stand; for that, ask
+ (keystead_rewrap_status_read(), keystead_second_key_read(), the audit trail). Messages and fields are for people and may
+ change; none holds a secret, but names of organizations and keys, paths and what a KMS said stand in them.
+
+ In the child of a fork() nothing is told, and no log can be opened while its parent had one open: KEYSTEAD_FORKED.
+
+ Errors: KEYSTEAD_LOG_TAKEN when a log is open; KEYSTEAD_INVALID_ARGUMENT. Threads: any.
+
+     static void write_down(void *context, const keystead_log_record *record) {
+         fprintf((FILE *)context, "%d %s: %s %s\n", (int)record->level, record->target.data, record->message.data,
+                 record->fields_json.data);
+     }
+     code = keystead_log_open(KEYSTEAD_LOG_WARN, write_down, stderr, &events, &error);
+ */
+int32_t keystead_log_open(int32_t level,
+                          keystead_log_callback callback,
+                          void *context,
+                          struct keystead_log **out,
+                          struct keystead_error **error);
+
+/*
+ Ends the log. What waits is told first, and when this returns, the callback is not running and never called again; so hold
+ nothing meanwhile that it waits for. Called by the callback itself, it does not wait: what waits is not told. Null does nothing.
+ */
+void keystead_log_free(struct keystead_log *log);
+
+/*
  The organization's name, with a zero byte at its end. Belongs to the handle. Null gives "".
  */
 const char *keystead_organization_name(const struct keystead_organization *organization);
@@ -1904,6 +2437,74 @@ int32_t keystead_rewrap_status_look(const struct keystead_rewrap_status *status,
  Frees a status. Null does nothing.
  */
 void keystead_rewrap_status_free(struct keystead_rewrap_status *status);
+
+/*
+ Copies whatever is provably right in a damaged store into a new one, and says what is lost, each version by name. A value
+ is copied only to the place for which it was sealed. The damaged file is locked and read, never written; the new one
+ appears, mode 0600, when it is whole. Opened, it verifies clean, and writes and re-wrap jobs go on.
+
+ The new store has the same id, organizations, histories and keys. A lost version keeps its number. Audit records behind a
+ missing one are carried over into a new chain: take a new checkpoint. Both files then hold the keys to their wraps: destroy the
+ damaged one when it is no longer needed.
+
+ options is that of keystead_store_open(), without a checkpoint: its backends open values, and one that does not answer is in the report, not an
+ error. how and progress may be null. Reads the file up to three times; memory: some MiB, and some hundred bytes for
+ each version that is lost. A file that was made to do harm may make it take long, or end the process: one that comes from
+ elsewhere is for the command, `keystead salvage`.
+
+ Errors: KEYSTEAD_STORE_NOT_FOUND, KEYSTEAD_ALREADY_OPEN; KEYSTEAD_NOT_A_STORE or KEYSTEAD_DAMAGED when neither copy of the
+ header is whole and no store_id is given; KEYSTEAD_STORE_EXISTS for the new one; KEYSTEAD_STORAGE,
+ KEYSTEAD_INVALID_ARGUMENT. Threads: any.
+
+     code = keystead_salvage("damaged.keystead", KEYSTEAD_ZERO_TERMINATED, "new.keystead", KEYSTEAD_ZERO_TERMINATED,
+                             &options, NULL, NULL, NULL, &salvaged, &error);
+     if (code == KEYSTEAD_OK) {
+         keystead_loss loss = { sizeof loss };
+         for (i = 0; keystead_salvage_report_lost(salvaged, i, &loss, NULL) == KEYSTEAD_OK; i++) {
+             printf("%s: %s\n", loss.path.data == NULL ? "" : loss.path.data, loss.what.data);
+         }
+     }
+     keystead_salvage_report_free(salvaged);
+ */
+int32_t keystead_salvage(const char *damaged_path,
+                         size_t damaged_path_len,
+                         const char *new_path,
+                         size_t new_path_len,
+                         const struct keystead_store_options *options,
+                         const struct keystead_salvage_options *how,
+                         keystead_salvage_progress progress,
+                         void *context,
+                         struct keystead_salvage_report **out,
+                         struct keystead_error **error);
+
+/*
+ Writes how much was salvaged and lost to *out, whose struct_size is set.
+ */
+int32_t keystead_salvage_report_counts(const struct keystead_salvage_report *report,
+                                       struct keystead_salvage_counts *out,
+                                       struct keystead_error **error);
+
+/*
+ Writes the loss at index (from 0) to *out, whose struct_size is set. What is pointed to belongs to the report.
+ */
+int32_t keystead_salvage_report_lost(const struct keystead_salvage_report *report,
+                                     size_t index,
+                                     struct keystead_loss *out,
+                                     struct keystead_error **error);
+
+/*
+ Writes why values were not opened, an epoch whose KMS did not answer, at index (from 0) to *out, whose struct_size is set.
+ What is pointed to belongs to the report.
+ */
+int32_t keystead_salvage_report_unopened(const struct keystead_salvage_report *report,
+                                         size_t index,
+                                         struct keystead_loss *out,
+                                         struct keystead_error **error);
+
+/*
+ Frees a report. Null does nothing.
+ */
+void keystead_salvage_report_free(struct keystead_salvage_report *report);
 
 /*
  Makes a registered key the second key: beside the key that each live epoch belongs to, it wraps that epoch too, and so every

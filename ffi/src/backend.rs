@@ -278,6 +278,15 @@ impl Named<'_> {
 }
 
 impl keystead_backend {
+    /// The managed key's backend, with settings of its own.
+    pub(crate) fn managed(backend: ManagedBackend) -> Self {
+        let named = Named {
+            name: None,
+            settings: serde_json::json!({}),
+        };
+        named.apply(Backend::new(backend))
+    }
+
     fn new(backend: Backend, description_json: impl Into<String>) -> Self {
         Self {
             name: Text::new(backend.name()),

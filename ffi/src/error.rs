@@ -33,6 +33,8 @@ pub const KEYSTEAD_PANICKED: i32 = 9;
 pub const KEYSTEAD_FORKED: i32 = 10;
 /// Something failed that this header has no code for.
 pub const KEYSTEAD_OTHER: i32 = 11;
+/// A process has one log, and it is open.
+pub const KEYSTEAD_LOG_TAKEN: i32 = 12;
 /// There is no organization of this name.
 pub const KEYSTEAD_ORGANIZATION_NOT_FOUND: i32 = 20;
 /// There is an organization of this name already.
@@ -227,6 +229,7 @@ fn class_of(code: i32) -> i32 {
         | KEYSTEAD_EPOCH_EXHAUSTED
         | KEYSTEAD_STORE_EXISTS
         | KEYSTEAD_ALREADY_OPEN
+        | KEYSTEAD_LOG_TAKEN
         | KEYSTEAD_CLOSED => KEYSTEAD_CLASS_CONFLICT,
         KEYSTEAD_NOT_A_STORE
         | KEYSTEAD_DAMAGED

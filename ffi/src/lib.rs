@@ -10,10 +10,13 @@
 //! | `error` | codes, classes, the error object |
 //! | `list` | answers of many items |
 //! | `backend`, `identity` | plugins, tables, the managed keyring; tokens that the application mints |
+//! | `keyring` | care of the managed keyring's file |
 //! | `store`, `organization` | opening, creating; one tenant |
 //! | `secret`, `batch`, `stream`, `history` | writing, reading; many at once; large values; lists and versions |
 //! | `keys`, `second`, `epochs`, `rewrap` | registered keys; the second one; epochs; jobs |
 //! | `audit`, `checkpoint`, `verify` | the trail; how far a store has come; checking everything |
+//! | `log` | what the engine and plugins log, to a callback |
+//! | `salvage` | what is whole in a damaged file, into a new store |
 //!
 //! Rust programs use the crate `keystead` itself.
 
@@ -33,11 +36,14 @@ pub mod error;
 mod guard;
 pub mod history;
 pub mod identity;
+pub mod keyring;
 pub mod keys;
 mod list;
+pub mod log;
 pub mod organization;
 mod process;
 pub mod rewrap;
+pub mod salvage;
 pub mod second;
 pub mod secret;
 pub mod store;

@@ -81,7 +81,10 @@ unsafe impl Struct for keystead_store_options {
     const FIRST_SIZE: usize = 88;
 }
 
-fn options(called: &mut Called<'_>, given: *const keystead_store_options) -> Result<StoreOptions, Failure> {
+pub(crate) fn options(
+    called: &mut Called<'_>,
+    given: *const keystead_store_options,
+) -> Result<StoreOptions, Failure> {
     let given = called.options(given, "options")?;
     let mut options = Store::options();
     for backend in called.array(given.backends, given.backends_len, "backends")? {
@@ -149,7 +152,7 @@ pub unsafe extern "C" fn keystead_store_create(
     unsafe {
         guard::call(error, |called| {
             let out = called.out_object(out, "out")?;
-            let path = file_path(called, path, path_len)?;
+            let path = file_path(called, path, path_len, "path")?;
             let store = self::options(called, options)?.create(path)?;
             out.give(keystead_store {
                 store,
@@ -180,7 +183,7 @@ pub unsafe extern "C" fn keystead_store_open(
     unsafe {
         guard::call(error, |called| {
             let out = called.out_object(out, "out")?;
-            let path = file_path(called, path, path_len)?;
+            let path = file_path(called, path, path_len, "path")?;
             let store = self::options(called, options)?.open(path)?;
             out.give(keystead_store {
                 store,
@@ -191,10 +194,15 @@ pub unsafe extern "C" fn keystead_store_open(
     }
 }
 
-fn file_path<'a>(called: &Called<'a>, path: *const c_char, len: usize) -> Result<&'a Path, Failure> {
-    let bytes = called.text_bytes(path, len, "path")?;
+pub(crate) fn file_path<'a>(
+    called: &Called<'a>,
+    path: *const c_char,
+    len: usize,
+    what: &'static str,
+) -> Result<&'a Path, Failure> {
+    let bytes = called.text_bytes(path, len, what)?;
     if bytes.is_empty() {
-        return Err(invalid("path is empty".into()));
+        return Err(invalid(format!("{what} is empty")));
     }
     Ok(Path::new(OsStr::from_bytes(bytes)))
 }

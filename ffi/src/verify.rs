@@ -80,6 +80,19 @@ pub struct keystead_verify_counts {
     pub problems: u64,
     /// How many values could not be opened since a KMS did not answer or a key was taken away, at most 10,000.
     pub unopened: u64,
+    /// Blocks of 4 KiB that were read from the disk and compared with their tags.
+    pub blocks: u64,
+    /// Blocks that do not match their tags, and to which nothing refers: a crash in the middle of a commit leaves such ones.
+    pub stale_blocks: u64,
+    /// Chunks of large values looked at.
+    pub chunks: u64,
+    /// Wraps of epoch keys that were opened under the shred keys in their cells.
+    pub wraps: u64,
+    /// 1 when everything was looked at; 0 when something was so damaged that not all could be: what it was is among the problems.
+    /// A library that is too old to say leaves it 0.
+    pub complete: i32,
+    /// 0.
+    pub reserved_more: u32,
 }
 
 // SAFETY: `repr(C)`, size first, no padding, zeros are values.
@@ -183,6 +196,12 @@ pub unsafe extern "C" fn keystead_verify_report_counts(
                     audit_records: counts.audit_records,
                     problems: report.problems.items.len() as u64,
                     unopened: report.unopened.items.len() as u64,
+                    blocks: counts.blocks,
+                    stale_blocks: counts.stale_blocks,
+                    chunks: counts.chunks,
+                    wraps: counts.wraps,
+                    complete: counts.complete.into(),
+                    reserved_more: 0,
                 },
             )
         })

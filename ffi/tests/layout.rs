@@ -2,7 +2,8 @@
 //! `tests/c/layout.c` does not compile where a C compiler's is another one.
 
 use keystead_ffi::{
-    audit, backend, epochs, history, identity, keys, rewrap, second, secret, store, text, verify,
+    audit, backend, epochs, history, identity, keyring, keys, log, rewrap, salvage, second, secret, store,
+    text, verify,
 };
 use std::collections::BTreeSet;
 use std::mem::{offset_of, size_of};
@@ -67,13 +68,37 @@ fn layouts() -> Vec<(&'static str, String)> {
         layout!(list, identity::keystead_identity_request: struct_size, reserved, audience, organization, key);
     }
     {
+        layout!(list, keyring::keystead_keyring_options: struct_size, kdf_memory_kib, kdf_passes, kdf_lanes, passphrase, passphrase_len);
+    }
+    {
+        layout!(list, keyring::keystead_keyring_version: number, reserved, created_at_ms);
+    }
+    {
+        layout!(list, keyring::keystead_keyring_info: struct_size, enabled, sealed, reserved, id, versions, versions_len);
+    }
+    {
         layout!(list, keys::keystead_key_info: struct_size, state, is_default, reserved, name, backend, config_json, created_at_ms);
+    }
+    {
+        layout!(list, log::keystead_log_record: struct_size, level, target, message, fields_json);
     }
     {
         layout!(list, rewrap::keystead_rewrap_source: epoch, target, handed_over, retired);
     }
     {
         layout!(list, rewrap::keystead_rewrap_progress: struct_size, phase, state, reserved, job, total, done, failed, remaining, batches, rate, blocked, sources, sources_len);
+    }
+    {
+        layout!(list, salvage::keystead_salvage_options: struct_size, without_opening, keep_undecided, reserved, store_id);
+    }
+    {
+        layout!(list, salvage::keystead_salvage_step: struct_size, reserved, phase, done, total);
+    }
+    {
+        layout!(list, salvage::keystead_salvage_counts: struct_size, reserved, store_id, organizations, secrets, versions, opened, tagged, unproven, destroyed, audit_kept, audit_carried, journal_records_lost, lost, unopened);
+    }
+    {
+        layout!(list, salvage::keystead_loss: struct_size, kind, organization_id, version, organization, path, secret_id, what);
     }
     {
         layout!(list, second::keystead_second_key_status: struct_size, either_opens, key, wrapped, missing, blocked, standing_in, standing_in_because, standing_in_since_ms);
@@ -97,7 +122,7 @@ fn layouts() -> Vec<(&'static str, String)> {
         layout!(list, text::keystead_label: name, value);
     }
     {
-        layout!(list, verify::keystead_verify_counts: struct_size, reserved, organizations, secrets, versions, values_opened, epochs, audit_records, problems, unopened);
+        layout!(list, verify::keystead_verify_counts: struct_size, reserved, organizations, secrets, versions, values_opened, epochs, audit_records, problems, unopened, blocks, stale_blocks, chunks, wraps, complete, reserved_more);
     }
     {
         layout!(list, verify::keystead_problem: struct_size, version, organization, path, what);

@@ -88,6 +88,7 @@ const (
 	CodePanicked             Code = C.KEYSTEAD_PANICKED
 	CodeForked               Code = C.KEYSTEAD_FORKED
 	CodeOther                Code = C.KEYSTEAD_OTHER
+	CodeLogTaken             Code = C.KEYSTEAD_LOG_TAKEN
 	CodeOrganizationNotFound Code = C.KEYSTEAD_ORGANIZATION_NOT_FOUND
 	CodeOrganizationExists   Code = C.KEYSTEAD_ORGANIZATION_EXISTS
 	CodeRenameRefused        Code = C.KEYSTEAD_RENAME_REFUSED

@@ -492,6 +492,172 @@ static void a_store_that_was_rolled_back_is_refused_by_its_checkpoint(const char
     keystead_backend_free(managed);
 }
 
+static void count_steps(void *context, const keystead_salvage_step *step)
+{
+    CLAIM(step->struct_size >= sizeof *step && step->phase.len > 0 && step->phase.data[step->phase.len] == 0);
+    CLAIM(step->total == 0 || step->done <= step->total);
+    ++*(int *)context;
+}
+
+/* Overwrites a stretch of a file. */
+static void damage(const char *path, long from, long len)
+{
+    static const char nothing[4096] = { 0 };
+    FILE *file = fopen(path, "r+b");
+    CLAIM(file != NULL && fseek(file, from, SEEK_SET) == 0);
+    for (; len > 0; len -= (long)sizeof nothing) {
+        CLAIM(fwrite(nothing, 1, sizeof nothing, file) == sizeof nothing);
+    }
+    CLAIM(fclose(file) == 0);
+}
+
+static void what_is_whole_in_a_damaged_file_is_salvaged_and_what_is_lost_is_named(const char *directory)
+{
+    static uint8_t large[LARGE];
+    keystead_backend *managed = managed_in(directory);
+    const keystead_backend *backends[1];
+    keystead_store *store = store_in(directory, "whole.keystead", managed, NULL);
+    keystead_organization *acme = organization_of(store, "acme");
+    keystead_store_options options;
+    keystead_salvage_options how;
+    keystead_salvage_report *report = NULL;
+    keystead_salvage_counts counts;
+    keystead_loss loss;
+    keystead_secret *secret = NULL;
+    uint8_t id[16];
+    char whole[4200], damaged[4200], salvaged[4200];
+    int steps = 0;
+    size_t i, large_is_lost = 0;
+    sprintf(whole, "%.4000s/whole.keystead", directory);
+    sprintf(damaged, "%.4000s/damaged.keystead", directory);
+    sprintf(salvaged, "%.4000s/salvaged.keystead", directory);
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    backends[0] = managed;
+    options.backends = backends;
+    options.backends_len = 1;
+    memset(&how, 0, sizeof how);
+    how.struct_size = sizeof how;
+    memset(&counts, 0, sizeof counts);
+    counts.struct_size = sizeof counts;
+    memset(&loss, 0, sizeof loss);
+    loss.struct_size = sizeof loss;
+    put(acme, "small", "value");
+    DO(keystead_put(acme, "large", Z, large, sizeof large, NULL, NULL, &error));
+    DO(keystead_store_id(store, id, &error));
+    REFUSED(KEYSTEAD_ALREADY_OPEN,
+            keystead_salvage(whole, Z, salvaged, Z, &options, &how, NULL, NULL, &report, &error));
+    DO(keystead_store_close(store, &error));
+    keystead_organization_free(acme);
+    keystead_store_free(store);
+    copy_file(whole, damaged);
+
+    DO(keystead_salvage(whole, Z, salvaged, Z, &options, NULL, count_steps, &steps, &report, &error));
+    DO(keystead_salvage_report_counts(report, &counts, &error));
+    CLAIM(steps > 0 && counts.lost == 0 && counts.unopened == 0 && counts.organizations == 1 && counts.secrets == 2);
+    CLAIM(counts.versions == 2 && counts.opened == 2 && memcmp(counts.store_id, id, sizeof id) == 0);
+    REFUSED(KEYSTEAD_INVALID_ARGUMENT, keystead_salvage_report_lost(report, 0, &loss, &error));
+    keystead_salvage_report_free(report);
+    REFUSED(KEYSTEAD_STORE_EXISTS,
+            keystead_salvage(whole, Z, salvaged, Z, &options, NULL, NULL, NULL, &report, &error));
+    CLAIM(report == NULL && remove(salvaged) == 0);
+    options.checkpoint_json = "{}";
+    options.checkpoint_json_len = Z;
+    REFUSED(KEYSTEAD_INVALID_ARGUMENT,
+            keystead_salvage(whole, Z, salvaged, Z, &options, NULL, NULL, NULL, &report, &error));
+    options.checkpoint_json = NULL;
+    options.checkpoint_json_len = 0;
+
+    damage(damaged, 5 << 20, 1 << 20); /* behind the journal: in the middle of the large value */
+    damage(damaged, 0, 8192); /* its header, both copies */
+    REFUSED(KEYSTEAD_NOT_A_STORE,
+            keystead_salvage(damaged, Z, salvaged, Z, &options, NULL, NULL, NULL, &report, &error));
+    how.store_id = id;
+    DO(keystead_salvage(damaged, Z, salvaged, Z, &options, &how, NULL, NULL, &report, &error));
+    DO(keystead_salvage_report_counts(report, &counts, &error));
+    CLAIM(counts.lost > 0 && memcmp(counts.store_id, id, sizeof id) == 0);
+    for (i = 0; i < counts.lost; i++) {
+        DO(keystead_salvage_report_lost(report, i, &loss, &error));
+        CLAIM(loss.kind >= KEYSTEAD_LOST_VERSION && loss.what.len > 0);
+        large_is_lost += loss.kind == KEYSTEAD_LOST_VERSION && loss.version == 1 && loss.path.data != NULL
+            && strcmp(loss.path.data, "large") == 0 && strcmp(loss.organization.data, "acme") == 0;
+    }
+    CLAIM(large_is_lost == 1);
+    keystead_salvage_report_free(report);
+    DO(keystead_store_open(salvaged, Z, &options, &store, &error));
+    DO(keystead_organization_open(store, "acme", Z, &acme, &error));
+    DO(keystead_get(acme, "small", Z, 0, &secret, &error));
+    keystead_secret_free(secret);
+    REFUSED(KEYSTEAD_VERSION_LOST, keystead_get(acme, "large", Z, 0, &secret, &error));
+    keystead_organization_free(acme);
+    keystead_store_free(store);
+    keystead_backend_free(managed);
+}
+
+static void a_keyring_is_made_rotated_disabled_and_resealed(const char *directory)
+{
+    keystead_keyring_options sealing;
+    keystead_keyring *keyring = NULL, *resealed = NULL;
+    keystead_keyring_status *status = NULL;
+    keystead_keyring_info info;
+    keystead_backend *managed = NULL;
+    keystead_store *store;
+    keystead_organization *acme;
+    uint32_t version = 0;
+    char path[4200];
+    sprintf(path, "%.4000s/sealed.keyring", directory);
+    memset(&sealing, 0, sizeof sealing);
+    sealing.struct_size = sizeof sealing;
+    sealing.passphrase = (const uint8_t *)"correct horse";
+    sealing.passphrase_len = 13;
+    sealing.kdf_memory_kib = 64; /* a real one takes longer than these programs have under valgrind */
+    sealing.kdf_passes = 1;
+    sealing.kdf_lanes = 1;
+    memset(&info, 0, sizeof info);
+    info.struct_size = sizeof info;
+    DO(keystead_keyring_create(path, Z, &sealing, &keyring, &error));
+    REFUSED(KEYSTEAD_KMS + KEYSTEAD_BACKEND_INVALID_CONFIG,
+            keystead_keyring_create(path, Z, &sealing, &resealed, &error));
+    REFUSED(KEYSTEAD_KMS + KEYSTEAD_BACKEND_UNAUTHENTICATED,
+            keystead_keyring_open(path, Z, NULL, &resealed, &error));
+
+    DO(keystead_keyring_backend(keyring, &managed, &error));
+    CLAIM(strcmp(keystead_backend_name(managed), "managed") == 0);
+    store = store_in(directory, "sealed.keystead", managed, NULL);
+    acme = organization_of(store, "acme");
+    put(acme, "x", "value");
+    DO(keystead_keyring_rotate(keyring, &version, &error));
+    CLAIM(version == 2);
+    DO(keystead_keyring_read(keyring, &status, &error));
+    DO(keystead_keyring_status_look(status, &info, &error));
+    CLAIM(info.enabled == 1 && info.sealed == 1 && info.id.len == 32 && info.versions_len == 2);
+    CLAIM(info.versions[1].number == 2 && info.versions[1].created_at_ms > 0);
+    keystead_keyring_status_free(status);
+    reads(store, acme, KEYSTEAD_OK);
+    DO(keystead_keyring_disable(keyring, &error));
+    reads(store, acme, KEYSTEAD_KMS + KEYSTEAD_BACKEND_KEY_DISABLED);
+    DO(keystead_keyring_enable(keyring, &error));
+    reads(store, acme, KEYSTEAD_OK);
+
+    sealing.passphrase = NULL;
+    REFUSED(KEYSTEAD_INVALID_ARGUMENT, keystead_keyring_reseal(keyring, &sealing, &resealed, &error));
+    sealing.passphrase = (const uint8_t *)"battery staple";
+    sealing.passphrase_len = 0;
+    REFUSED(KEYSTEAD_KMS + KEYSTEAD_BACKEND_INVALID_CONFIG,
+            keystead_keyring_reseal(keyring, &sealing, &resealed, &error));
+    sealing.passphrase_len = 14;
+    DO(keystead_keyring_reseal(keyring, &sealing, &resealed, &error));
+    reads(store, acme, KEYSTEAD_KMS + KEYSTEAD_BACKEND_UNAUTHENTICATED);
+    REFUSED(KEYSTEAD_KMS + KEYSTEAD_BACKEND_UNAUTHENTICATED, keystead_keyring_rotate(keyring, NULL, &error));
+    DO(keystead_keyring_rotate(resealed, &version, &error));
+    CLAIM(version == 3);
+    keystead_keyring_free(keyring);
+    keystead_keyring_free(resealed);
+    keystead_organization_free(acme);
+    keystead_store_free(store);
+    keystead_backend_free(managed);
+}
+
 static void a_plugin_that_waits_for_its_first_use_is_refused_there(const char *directory)
 {
     static const uint8_t digest[32] = { 0 };
@@ -526,16 +692,78 @@ static void a_plugin_that_waits_for_its_first_use_is_refused_there(const char *d
     keystead_backend_free(managed);
 }
 
-static void the_child_of_a_fork_is_told_and_does_no_harm(const keystead_organization *acme)
+static int told_of_a_keyring = 0, told_of_a_stand_in = 0;
+
+static void look_at_the_log(void *context, const keystead_log_record *record)
+{
+    const int of_acme = strstr(record->fields_json.data, "acme") != NULL;
+    CLAIM(context == &told_of_a_keyring && record->struct_size >= sizeof *record);
+    CLAIM(record->level >= KEYSTEAD_LOG_ERROR && record->level <= KEYSTEAD_LOG_INFO);
+    CLAIM(strncmp(record->target.data, "keystead", 8) == 0 && strlen(record->message.data) == record->message.len);
+    told_of_a_keyring += of_acme && strstr(record->message.data, "made the keyring") != NULL;
+    told_of_a_stand_in += of_acme && strstr(record->message.data, "stands in") != NULL;
+}
+
+static keystead_log *its_own_log = NULL;
+static int its_own_log_has_ended = 0;
+
+static void end_the_log(void *context, const keystead_log_record *record)
+{
+    keystead_log *log;
+    CLAIM(context == NULL && record->message.len > 0);
+    while ((log = __atomic_load_n(&its_own_log, __ATOMIC_SEQ_CST)) == NULL) {
+        usleep(1000); /* who opened it has not told us yet */
+    }
+    keystead_log_free(log);
+    CLAIM(__atomic_add_fetch(&its_own_log_has_ended, 1, __ATOMIC_SEQ_CST) == 1);
+}
+
+static void a_log_is_told_what_happens_until_it_ends(keystead_log *log, const char *directory)
+{
+    keystead_log *other = NULL;
+    keystead_backend *managed = NULL;
+    keystead_store *store;
+    char settings[4200];
+    int i;
+    REFUSED(KEYSTEAD_LOG_TAKEN, keystead_log_open(KEYSTEAD_LOG_WARN, look_at_the_log, NULL, &other, &error));
+    CLAIM(other == NULL && keystead_class_of(KEYSTEAD_LOG_TAKEN) == KEYSTEAD_CLASS_CONFLICT);
+    keystead_log_free(log);
+    CLAIM(told_of_a_keyring == 1 && told_of_a_stand_in >= 1);
+    REFUSED(KEYSTEAD_INVALID_ARGUMENT, keystead_log_open(KEYSTEAD_LOG_WARN, NULL, NULL, &other, &error));
+    REFUSED(KEYSTEAD_INVALID_ARGUMENT, keystead_log_open(0, look_at_the_log, NULL, &other, &error));
+
+    /* Also by its own callback. */
+    DO(keystead_log_open(KEYSTEAD_LOG_WARN, end_the_log, NULL, &other, &error));
+    sprintf(settings, "{\"keyring\":\"%.4000s/new.keyring\"}", directory);
+    DO(keystead_backend_managed(settings, Z, &managed, &error));
+    store = store_in(directory, "log.keystead", managed, NULL);
+    keystead_organization_free(organization_of(store, "acme"));
+    __atomic_store_n(&its_own_log, other, __ATOMIC_SEQ_CST);
+    for (i = 0; i < 60000 && __atomic_load_n(&its_own_log_has_ended, __ATOMIC_SEQ_CST) == 0; i++) {
+        usleep(1000);
+    }
+    DO(keystead_log_open(KEYSTEAD_LOG_ERROR, look_at_the_log, NULL, &other, &error));
+    keystead_log_free(other);
+    CLAIM(__atomic_load_n(&its_own_log_has_ended, __ATOMIC_SEQ_CST) == 1);
+    keystead_store_free(store);
+    keystead_backend_free(managed);
+}
+
+static void the_child_of_a_fork_is_told_and_does_no_harm(const keystead_organization *acme, keystead_log *log)
 {
     int pipes[2];
     int32_t code = KEYSTEAD_OK;
+    keystead_log *other = NULL;
     pid_t child;
     CLAIM(pipe(pipes) == 0);
     child = fork();
     if (child == 0) {
         code = keystead_put(acme, "child", Z, BYTES("x"), NULL, NULL, NULL);
         keystead_organization_free((keystead_organization *)acme);
+        keystead_log_free(log);
+        if (keystead_log_open(KEYSTEAD_LOG_WARN, look_at_the_log, NULL, &other, NULL) != KEYSTEAD_FORKED) {
+            code = KEYSTEAD_OK;
+        }
         CLAIM(write(pipes[1], &code, sizeof code) == sizeof code);
         kill(getpid(), SIGKILL); /* a checker of leaks would count the parent's objects as the child's */
     }
@@ -553,6 +781,13 @@ static void everything_verifies(const keystead_store *store)
     DO(keystead_verify(store, KEYSTEAD_VERIFY_OPEN_VALUES, NULL, NULL, &report, &error));
     DO(keystead_verify_report_counts(report, &counts, &error));
     CLAIM(counts.problems == 0 && counts.unopened == 0 && counts.values_opened > 5 && counts.organizations == 2);
+    CLAIM(counts.complete == 1 && counts.blocks > 100 && counts.chunks > 1);
+    CLAIM(counts.wraps > 1);
+    /* A caller of the first version has room for the first counts alone. */
+    memset(&counts, 0xff, sizeof counts);
+    counts.struct_size = offsetof(keystead_verify_counts, blocks);
+    DO(keystead_verify_report_counts(report, &counts, &error));
+    CLAIM(counts.problems == 0 && counts.organizations == 2 && counts.blocks == ~(uint64_t)0);
     keystead_verify_report_free(report);
     REFUSED(KEYSTEAD_INVALID_ARGUMENT, keystead_verify(store, 2, NULL, NULL, &report, &error));
 }
@@ -573,7 +808,9 @@ int main(int argc, char **argv)
     keystead_backend *managed, *own = NULL;
     keystead_store *store;
     keystead_organization *acme;
+    keystead_log *log = NULL;
     CLAIM(argc == 2 && keystead_abi_version() == KEYSTEAD_ABI_VERSION);
+    DO(keystead_log_open(KEYSTEAD_LOG_INFO, look_at_the_log, &told_of_a_keyring, &log, &error));
     managed = managed_in(argv[1]);
     DO(keystead_backend_from_table(&table, NULL, 0, NULL, 0, &own, &error));
     CLAIM(strcmp(keystead_backend_name(own), "own-kms") == 0);
@@ -594,7 +831,10 @@ int main(int argc, char **argv)
     a_second_key_serves_in_an_outage_of_the_first_and_does_not_get_around_its_revocation(argv[1]);
     a_store_that_was_rolled_back_is_refused_by_its_checkpoint(argv[1]);
     a_plugin_that_waits_for_its_first_use_is_refused_there(argv[1]);
-    the_child_of_a_fork_is_told_and_does_no_harm(acme);
+    what_is_whole_in_a_damaged_file_is_salvaged_and_what_is_lost_is_named(argv[1]);
+    a_keyring_is_made_rotated_disabled_and_resealed(argv[1]);
+    the_child_of_a_fork_is_told_and_does_no_harm(acme, log);
+    a_log_is_told_what_happens_until_it_ends(log, argv[1]);
     organizations_are_listed(store);
     everything_verifies(store);
 

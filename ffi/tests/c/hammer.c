@@ -115,6 +115,27 @@ static void *lives(void *given)
     return NULL;
 }
 
+static int over = 0;
+
+static void count(void *context, const keystead_log_record *record)
+{
+    CLAIM(record->message.len > 0);
+    ++*(int *)context; /* one record at a time, and none after the end */
+}
+
+static void *logs_come_and_go(void *given)
+{
+    (void)given;
+    do {
+        keystead_log *log = NULL;
+        int told = 0;
+        DO(keystead_log_open(KEYSTEAD_LOG_DEBUG, count, &told, &log, &error));
+        keystead_log_free(log);
+        CLAIM(told >= 0);
+    } while (!__atomic_load_n(&over, __ATOMIC_RELAXED));
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
     keystead_backend *managed, *own = NULL;
@@ -124,9 +145,10 @@ int main(int argc, char **argv)
     keystead_version_list *versions = NULL;
     keystead_verify_report *report = NULL;
     keystead_verify_counts counts;
-    pthread_t threads[THREADS];
+    pthread_t threads[THREADS], logs;
     int numbers[THREADS], i;
     CLAIM(argc == 2);
+    CLAIM(pthread_create(&logs, NULL, logs_come_and_go, NULL) == 0);
     managed = managed_in(argv[1]);
     DO(keystead_backend_from_table(&table, NULL, 0, NULL, 0, &own, &error));
     opened = store_in(argv[1], "hammer.keystead", managed, own);
@@ -158,6 +180,8 @@ int main(int argc, char **argv)
     DO(keystead_verify_report_counts(report, &counts, &error));
     CLAIM(counts.problems == 0 && counts.unopened == 0 && counts.values_opened > THREADS * ROUNDS);
     keystead_verify_report_free(report);
+    __atomic_store_n(&over, 1, __ATOMIC_RELAXED);
+    CLAIM(pthread_join(logs, NULL) == 0);
     keystead_batch_free(batch);
     keystead_store_free(opened);
     keystead_organization_free(organization);

@@ -2,9 +2,12 @@
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
 mod life;
+mod written;
 
 #[allow(unused_imports, reason = "each test file uses its part of this")]
 pub(crate) use life::{live, read_everything, read_everything_well};
+#[allow(unused_imports, reason = "each test file uses its part of this")]
+pub(crate) use written::{read_damaged, secrets_in};
 
 use keystead::backend::ErrorCode;
 use keystead::simulation::Disk;

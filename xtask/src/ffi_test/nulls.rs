@@ -82,12 +82,16 @@ fn fitting(function: &str, kind: &str, name: &str) -> anyhow::Result<String> {
             "\"/no/such/plugin.so\"".into()
         }
         ("const char *", "path") if function.starts_with("keystead_store") => "\"/no/such/store\"".into(),
+        ("const char *", "path") if function.starts_with("keystead_keyring") => "\"/no/such/keyring\"".into(),
+        ("const char *", "damaged_path" | "new_path") => "\"/no/such/store\"".into(),
         ("const char *", name) if name.contains("json") => "\"{}\"".into(),
         ("const char *", _) => "\"a\"".into(),
         ("const uint8_t *", _) => "bytes".into(),
         ("uint8_t *", _) => "bytes".into(),
         ("uint32_t *" | "size_t *", _) => format!("&out_{}", named),
-        (kind, "options" | "out") if kind.ends_with('*') => format!("(sized_{named}(), &struct_{named})"),
+        (kind, "options" | "how" | "out") if kind.ends_with('*') => {
+            format!("(sized_{named}(), &struct_{named})")
+        }
         (kind, _) if kind.ends_with("_callback") || kind.ends_with("_progress") => "NULL".into(),
         ("void *", _) => "NULL".into(),
         (kind, _) if kind.ends_with('*') => named.to_owned(),
@@ -124,6 +128,10 @@ OBJECT(audit_list);
 OBJECT(second_key);
 OBJECT(checkpoint);
 OBJECT(verify_report);
+OBJECT(salvage_report);
+OBJECT(log);
+OBJECT(keyring);
+OBJECT(keyring_status);
 OBJECT(rewrap_job);
 OBJECT(rewrap_status);
 static uint32_t out_uint32_t = 0;
@@ -152,6 +160,11 @@ STRUCT(audit_head);
 STRUCT(second_key_status);
 STRUCT(verify_counts);
 STRUCT(problem);
+STRUCT(salvage_options);
+STRUCT(salvage_counts);
+STRUCT(loss);
+STRUCT(keyring_options);
+STRUCT(keyring_info);
 STRUCT(rewrap_progress);
 
 static void clear(void)
@@ -177,6 +190,10 @@ static void clear(void)
     CLEAR(second_key);
     CLEAR(checkpoint);
     CLEAR(verify_report);
+    CLEAR(salvage_report);
+    CLEAR(log);
+    CLEAR(keyring);
+    CLEAR(keyring_status);
     CLEAR(rewrap_job);
     CLEAR(rewrap_status);
 }
@@ -212,6 +229,10 @@ int main(int argc, char **argv)
     keystead_second_key *second_key = NULL;
     keystead_checkpoint *checkpoint = NULL;
     keystead_verify_report *verify_report = NULL;
+    keystead_salvage_report *salvage_report = NULL;
+    keystead_keyring *keyring = NULL;
+    keystead_keyring_status *keyring_status = NULL;
+    char path[4200], other_path[4200];
     keystead_rewrap_job *rewrap_job = NULL;
     keystead_rewrap_status *rewrap_status = NULL;
     keystead_error *kept_error = NULL;
@@ -238,6 +259,15 @@ int main(int argc, char **argv)
     DO(keystead_epoch_list_read(organization, &epoch_list, &error));
     DO(keystead_audit_list_read(organization, 0, 10, &audit_list, &error));
     DO(keystead_verify(store, 0, NULL, NULL, &verify_report, &error));
+    out_store = store_in(argv[1], "whole.keystead", backend, NULL);
+    keystead_store_free(out_store);
+    out_store = NULL;
+    sprintf(path, "%.4000s/whole.keystead", argv[1]);
+    sprintf(other_path, "%.4000s/salvaged.keystead", argv[1]);
+    DO(keystead_salvage(path, Z, other_path, Z, NULL, NULL, NULL, NULL, &salvage_report, &error));
+    sprintf(path, "%.4000s/own.keyring", argv[1]);
+    DO(keystead_keyring_create(path, Z, NULL, &keyring, &error));
+    DO(keystead_keyring_read(keyring, &keyring_status, &error));
     CLAIM(keystead_get(organization, "none", Z, 0, &out_secret, &kept_error) == KEYSTEAD_SECRET_NOT_FOUND);
 
 "#;
@@ -254,6 +284,9 @@ const EPILOGUE: &str = r#"
     keystead_error_free(kept_error);
     keystead_rewrap_status_free(rewrap_status);
     keystead_rewrap_job_free(rewrap_job);
+    keystead_keyring_status_free(keyring_status);
+    keystead_keyring_free(keyring);
+    keystead_salvage_report_free(salvage_report);
     keystead_verify_report_free(verify_report);
     keystead_checkpoint_free(checkpoint);
     keystead_second_key_free(second_key);
