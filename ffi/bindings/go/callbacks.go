@@ -7,6 +7,7 @@ package keystead
 import "C"
 
 import (
+	"encoding/json"
 	"errors"
 	"runtime/cgo"
 	"unsafe"
@@ -18,6 +19,22 @@ import (
 func keysteadGoVerifyProgress(context unsafe.Pointer, lookedAt C.uint64_t) {
 	defer func() { _ = recover() }()
 	cgo.Handle(uintptr(context)).Value().(func(uint64))(uint64(lookedAt))
+}
+
+//export keysteadGoSalvageProgress
+func keysteadGoSalvageProgress(context unsafe.Pointer, step *C.keystead_salvage_step) {
+	defer func() { _ = recover() }()
+	progress := cgo.Handle(uintptr(context)).Value().(func(SalvageStep))
+	progress(SalvageStep{goText(step.phase), uint64(step.done), uint64(step.total)})
+}
+
+//export keysteadGoLog
+func keysteadGoLog(context unsafe.Pointer, record *C.keystead_log_record) {
+	defer func() { _ = recover() }()
+	listener := cgo.Handle(uintptr(context)).Value().(func(LogRecord))
+	told := LogRecord{Level: LogLevel(record.level), Target: goText(record.target), Message: goText(record.message)}
+	_ = json.Unmarshal([]byte(goText(record.fields_json)), &told.Fields)
+	listener(told)
 }
 
 //export keysteadGoIdentityToken

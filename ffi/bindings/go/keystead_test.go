@@ -413,6 +413,10 @@ func TestAStoreIsVerified(t *testing.T) {
 		Progress:   func(lookedAt uint64) { told = append(told, lookedAt) },
 	}))
 	equal(t, []any{len(report.Problems), len(report.Unopened), report.ValuesOpened, told}, []any{0, 0, uint64(1), []uint64{1}})
+	equal(t, []any{report.Complete, report.Wraps, report.Chunks}, []any{true, uint64(1), uint64(0)})
+	if report.Blocks == 0 {
+		t.Fatal("no block was looked at")
+	}
 	must[*keystead.VerifyReport](t)(store.Verify(keystead.VerifyOptions{Progress: func(uint64) { panic("not told") }}))
 }
 

@@ -90,6 +90,26 @@ func Open(path string, options *StoreOptions) (*Store, error) {
 type beginning func(*C.char, C.size_t, *C.keystead_store_options, **C.keystead_store, **C.keystead_error) C.int32_t
 
 func begin(path string, options *StoreOptions, function beginning) (*Store, error) {
+	data, length := text(path)
+	var out *C.keystead_store
+	err := withOptions(options, func(given *C.keystead_store_options) error {
+		var failure *C.keystead_error
+		return check(function(data, length, given, &out, &failure), failure)
+	})
+	if err != nil {
+		return nil, err
+	}
+	store := &Store{family: new(family), path: path}
+	store.handle = newHandle("store", unsafe.Pointer(out), func(p unsafe.Pointer) {
+		C.keystead_store_free((*C.keystead_store)(p))
+	}, nil)
+	// Organizations keep the store open: only the handle goes with what is forgotten.
+	endForgotten(store, store.handle)
+	return store, nil
+}
+
+// withOptions makes the options of the library, and holds what they point to while they are used. options may be nil.
+func withOptions(options *StoreOptions, use func(*C.keystead_store_options) error) error {
 	var held memory
 	defer held.free()
 	var given C.keystead_store_options
@@ -100,7 +120,7 @@ func begin(path string, options *StoreOptions, function beginning) (*Store, erro
 		for index, backend := range options.Backends {
 			pointer, err := backend.handle.begin()
 			if err != nil {
-				return nil, err
+				return err
 			}
 			defer backend.handle.release()
 			*(*unsafe.Pointer)(unsafe.Add(list, size*index)) = pointer
@@ -121,19 +141,7 @@ func begin(path string, options *StoreOptions, function beginning) (*Store, erro
 			C.keystead_go_mint(&given, C.uintptr_t(cgo.NewHandle(options.IdentityToken)))
 		}
 	}
-	data, length := text(path)
-	var out *C.keystead_store
-	var failure *C.keystead_error
-	if err := check(function(data, length, &given, &out, &failure), failure); err != nil {
-		return nil, err
-	}
-	store := &Store{family: new(family), path: path}
-	store.handle = newHandle("store", unsafe.Pointer(out), func(p unsafe.Pointer) {
-		C.keystead_store_free((*C.keystead_store)(p))
-	}, nil)
-	// Organizations keep the store open: only the handle goes with what is forgotten.
-	endForgotten(store, store.handle)
-	return store, nil
+	return use(&given)
 }
 
 // milliseconds rounds up, so that a duration that is short does not become the default.
@@ -313,6 +321,13 @@ type VerifyReport struct {
 	Problems []Problem
 	// Unopened says why some values were not opened: a KMS that did not answer, a key that was taken away.
 	Unopened []Problem
+	// Blocks of 4 KiB were read from the disk and compared with their tags. StaleBlocks of them do not match, and nothing refers to
+	// them: a crash in the middle of a commit leaves such ones.
+	Blocks, StaleBlocks uint64
+	// Chunks of large values, and Wraps of epoch keys that were opened under the shred keys in their cells.
+	Chunks, Wraps uint64
+	// Complete is false when something was so damaged that not all could be looked at: what it was is among the problems.
+	Complete bool
 }
 
 // Problem is one thing that is wrong, or that could not be opened. What does not apply is zero.
@@ -359,6 +374,11 @@ func (s *Store) Verify(options VerifyOptions) (*VerifyReport, error) {
 		ValuesOpened:  uint64(counts.values_opened),
 		Epochs:        uint64(counts.epochs),
 		AuditRecords:  uint64(counts.audit_records),
+		Blocks:        uint64(counts.blocks),
+		StaleBlocks:   uint64(counts.stale_blocks),
+		Chunks:        uint64(counts.chunks),
+		Wraps:         uint64(counts.wraps),
+		Complete:      counts.complete != 0,
 	}
 	var item C.keystead_problem
 	item.struct_size = C.uint32_t(unsafe.Sizeof(item))

@@ -56,6 +56,8 @@ extern "Python" {
                                keystead_backend_output *, keystead_backend_error *);
     int32_t keystead_py_rewrap_progress(void *, const keystead_rewrap_progress *);
     void keystead_py_verify_progress(void *, uint64_t);
+    void keystead_py_log(void *, const keystead_log_record *);
+    void keystead_py_salvage_progress(void *, const keystead_salvage_step *);
     int32_t keystead_py_identity_token(void *, const keystead_identity_request *, uint8_t *, size_t, size_t *);
 }
 """

@@ -82,6 +82,11 @@ export class Backend extends Handle {
     return new Backend(await produced('keystead_backend_managed', ...text(JSON.stringify(settings))));
   }
 
+  /** @internal */
+  static taken(pointer: Pointer): Backend {
+    return new Backend(pointer);
+  }
+
   /** The name by which stored keys refer to it. */
   get name(): string {
     return zeroTerminated(now('keystead_backend_name', this.pointer)) ?? '';

@@ -16,6 +16,8 @@ export {
   type BackendCode,
   type ErrorCode,
 } from './errors.js';
+export { Keyring, type SealingOptions } from './keyring.js';
+export { Log, logTo, type LogLevel, type LogOptions, type LogRecord } from './log.js';
 export { version } from './native.js';
 export { Keys, Organization, type Put, type PutOptions } from './organization.js';
 export type {
@@ -23,10 +25,13 @@ export type {
   AuditRecord,
   Epoch,
   KeyInfo,
+  KeyringStatus,
+  Loss,
   OrganizationInfo,
   Problem,
   RewrapSource,
   RewrapStatus,
+  SalvageReport,
   SecondKey,
   Secret,
   SecretInfo,
@@ -36,5 +41,6 @@ export type {
   WrappedBy,
 } from './records.js';
 export { RewrapJob, type WaitOptions } from './rewrap.js';
+export { salvage, type SalvageOptions, type SalvageStep } from './salvage.js';
 export { Store, type IdentityRequest, type OpenOptions, type StoreOptions, type VerifyOptions } from './store.js';
 export { SecretReadStream, SecretWriteStream } from './stream.js';

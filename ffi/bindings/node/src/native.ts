@@ -189,6 +189,8 @@ export function zeroTerminated(data: Pointer | null): string | undefined {
 
 const prototypes = {
   verify: koffi.proto('void', ['void *', 'uint64_t']),
+  salvage: koffi.proto('void', ['void *', 'void *']),
+  log: koffi.proto('void', ['void *', 'void *']),
   identityToken: koffi.proto('int32_t', ['void *', 'void *', 'void *', 'size_t', 'void *']),
 };
 
@@ -230,7 +232,7 @@ export function room(data: Pointer, length: number | bigint): Uint8Array {
 }
 
 /** Ends a callback. */
-function endCallback(pointer: Pointer): void {
+export function endCallback(pointer: Pointer): void {
   koffi.unregister(pointer);
 }
 

@@ -210,6 +210,64 @@ export interface VerifyReport {
   problems: Problem[];
   /** Why some values were not opened: a KMS that did not answer, a key that was taken away. */
   unopened: Problem[];
+  /** Blocks of 4 KiB that were read from the disk and compared with their tags. */
+  blocks: number;
+  /** Blocks that do not match their tags, and to which nothing refers: a crash in the middle of a commit leaves such ones. */
+  staleBlocks: number;
+  /** Chunks of large values. */
+  chunks: number;
+  /** Wraps of epoch keys that were opened under the shred keys in their cells. */
+  wraps: number;
+  /** False when something was so damaged that not all could be looked at: what it was is among the problems. */
+  complete: boolean;
+}
+
+/** One thing that was lost, or that was not opened. */
+export interface Loss {
+  /** An undecided version may have been destroyed before: nothing that is left says. */
+  kind: 'version' | 'undecided' | 'key' | 'epoch' | 'audit-records' | 'organization' | 'journal' | 'unknown';
+  organization?: string;
+  organizationId?: number;
+  /** Not there when it is not of a secret, or its path is gone as well. */
+  path?: string;
+  secretId?: number;
+  version?: number;
+  /** What it was, and why it is lost. */
+  what: string;
+}
+
+/** What came of a salvage: what stands in the new store, and what was lost. */
+export interface SalvageReport {
+  storeId: Buffer;
+  organizations: number;
+  secrets: number;
+  /** Versions whose values are in the new store: those that were opened, are right by their tags, or are unproven. */
+  versions: number;
+  opened: number;
+  tagged: number;
+  /** Of pages which nothing led to, and not opened: whether they are right shows when they are read. */
+  unproven: number;
+  /** Versions that were destroyed before: their numbers stay. */
+  destroyed: number;
+  auditKept: number;
+  /** Audit records behind a missing one, carried over into the new chain. */
+  auditCarried: number;
+  journalRecordsLost: number;
+  /** Empty when nothing was lost. */
+  lost: Loss[];
+  /** Why values were not opened: an epoch whose KMS did not answer. */
+  unopened: Loss[];
+}
+
+/** How a keyring stood. */
+export interface KeyringStatus {
+  /** A part of the KMS key id of whatever it wraps. */
+  id: string;
+  enabled: boolean;
+  /** True when a passphrase seals it. */
+  sealed: boolean;
+  /** The versions of its master key, ascending; the last one wraps. */
+  versions: { number: number; createdAt: Date }[];
 }
 
 /** The items of a list of the library, which is freed, and what to pass as `after` for the next page. */
@@ -429,10 +487,81 @@ export function verifyReport(found: Pointer): VerifyReport {
       valuesOpened: Number(counts.values_opened),
       epochs: Number(counts.epochs),
       auditRecords: Number(counts.audit_records),
+      blocks: Number(counts.blocks),
+      staleBlocks: Number(counts.stale_blocks),
+      chunks: Number(counts.chunks),
+      wraps: Number(counts.wraps),
+      complete: counts.complete !== 0,
       problems: problems(counts.problems, 'keystead_verify_report_problem'),
       unopened: problems(counts.unopened, 'keystead_verify_report_unopened'),
     };
   } finally {
     now('keystead_verify_report_free', found);
+  }
+}
+
+const loss = (item: any): Loss =>
+  only({
+    kind: state(item.kind, 'KEYSTEAD_LOST_', {
+      VERSION: 'version',
+      UNDECIDED: 'undecided',
+      KEY: 'key',
+      EPOCH: 'epoch',
+      AUDIT_RECORDS: 'audit-records',
+      ORGANIZATION: 'organization',
+      JOURNAL: 'journal',
+    }),
+    organization: optionalTextOf(item.organization),
+    organizationId: item.organization_id || undefined,
+    path: optionalTextOf(item.path),
+    secretId: Number(item.secret_id) || undefined,
+    version: item.version || undefined,
+    what: textOf(item.what),
+  }) as Loss;
+
+/** A report of the library, which is freed. */
+export function salvageReport(found: Pointer): SalvageReport {
+  try {
+    const memory = struct('keystead_salvage_counts');
+    doneNow('keystead_salvage_report_counts', found, memory);
+    const counts = look('keystead_salvage_counts', memory);
+    const losses = (length: number, get: string): Loss[] => itemsOf(found, length, get, 'keystead_loss', loss);
+    return {
+      storeId: Buffer.from(counts.store_id),
+      organizations: Number(counts.organizations),
+      secrets: Number(counts.secrets),
+      versions: Number(counts.versions),
+      opened: Number(counts.opened),
+      tagged: Number(counts.tagged),
+      unproven: Number(counts.unproven),
+      destroyed: Number(counts.destroyed),
+      auditKept: Number(counts.audit_kept),
+      auditCarried: Number(counts.audit_carried),
+      journalRecordsLost: Number(counts.journal_records_lost),
+      lost: losses(counts.lost, 'keystead_salvage_report_lost'),
+      unopened: losses(counts.unopened, 'keystead_salvage_report_unopened'),
+    };
+  } finally {
+    now('keystead_salvage_report_free', found);
+  }
+}
+
+/** A status of the library, which is freed. */
+export function keyringStatus(found: Pointer): KeyringStatus {
+  try {
+    const memory = struct('keystead_keyring_info');
+    doneNow('keystead_keyring_status_look', found, memory);
+    const info = look('keystead_keyring_info', memory);
+    return {
+      id: textOf(info.id),
+      enabled: info.enabled !== 0,
+      sealed: info.sealed !== 0,
+      versions: lookAll('keystead_keyring_version', info.versions, info.versions_len).map((version) => ({
+        number: version.number,
+        createdAt: time(version.created_at_ms),
+      })),
+    };
+  } finally {
+    now('keystead_keyring_status_free', found);
   }
 }

@@ -102,40 +102,7 @@ export class Store extends Handle {
   }
 
   static async #begin(name: string, path: string, options: OpenOptions): Promise<Store> {
-    const backends = options.backends ?? [];
-    // With a zero byte, so that an empty text, too, has an address.
-    const pinned = options.checkpoint === undefined ? null : Buffer.from(`${options.checkpoint}\0`, 'utf8');
-    const begin = async (pointers: Pointer[]): Promise<Store> => {
-      const list = Buffer.alloc(8 * Math.max(1, pointers.length));
-      pointers.forEach((pointer, index) => list.writeBigUInt64LE(pointer, 8 * index));
-      const given = struct('keystead_store_options', {
-        without_background_rewrap: options.backgroundRewrap === false ? 1 : 0,
-        backends: address(list),
-        backends_len: pointers.length,
-        cache_bytes: options.cacheBytes ?? 0,
-        key_lifetime_ms: options.keyLifetimeMs ?? 0,
-        kms_timeout_ms: options.kmsTimeoutMs ?? 0,
-        epoch_keys_max: options.epochKeysMax ?? 0,
-        wraps_per_epoch_max: options.wrapsPerEpochMax ?? 0,
-        kms_attempts_max: options.kmsAttemptsMax ?? 0,
-        rewrap_batch: options.rewrapBatch ?? 0,
-        identity_token: options.identityToken ? minter(options.identityToken) : null,
-        checkpoint_json: address(pinned),
-        checkpoint_json_len: pinned === null ? 0 : pinned.length - 1,
-      });
-      const held = [list, pinned];
-      try {
-        return new Store(await produced(name, ...text(path), given), path);
-      } finally {
-        held.length = 0; // only now may what the options point to go
-      }
-    };
-    // Each backend is held while its address is used.
-    const lend = (index: number, pointers: Pointer[]): Promise<Store> =>
-      index === backends.length
-        ? begin(pointers)
-        : backends[index]!.lent((pointer) => lend(index + 1, [...pointers, pointer]));
-    return lend(0, []);
+    return withOptions(options, async (given) => new Store(await produced(name, ...text(path), given), path));
   }
 
   /**
@@ -219,6 +186,44 @@ export class Store extends Handle {
   forgetEpochKeys(): Promise<void> {
     return this.call('keystead_store_forget_epoch_keys');
   }
+}
+
+/** @internal Makes the options of the library, and holds what they point to while they are used. */
+export async function withOptions<T>(options: OpenOptions, use: (given: Buffer) => Promise<T>): Promise<T> {
+  const backends = options.backends ?? [];
+  // With a zero byte, so that an empty text, too, has an address.
+  const pinned = options.checkpoint === undefined ? null : Buffer.from(`${options.checkpoint}\0`, 'utf8');
+  const begin = async (pointers: Pointer[]): Promise<T> => {
+    const list = Buffer.alloc(8 * Math.max(1, pointers.length));
+    pointers.forEach((pointer, index) => list.writeBigUInt64LE(pointer, 8 * index));
+    const given = struct('keystead_store_options', {
+      without_background_rewrap: options.backgroundRewrap === false ? 1 : 0,
+      backends: address(list),
+      backends_len: pointers.length,
+      cache_bytes: options.cacheBytes ?? 0,
+      key_lifetime_ms: options.keyLifetimeMs ?? 0,
+      kms_timeout_ms: options.kmsTimeoutMs ?? 0,
+      epoch_keys_max: options.epochKeysMax ?? 0,
+      wraps_per_epoch_max: options.wrapsPerEpochMax ?? 0,
+      kms_attempts_max: options.kmsAttemptsMax ?? 0,
+      rewrap_batch: options.rewrapBatch ?? 0,
+      identity_token: options.identityToken ? minter(options.identityToken) : null,
+      checkpoint_json: address(pinned),
+      checkpoint_json_len: pinned === null ? 0 : pinned.length - 1,
+    });
+    const held = [list, pinned];
+    try {
+      return await use(given);
+    } finally {
+      held.length = 0; // only now may what the options point to go
+    }
+  };
+  // Each backend is held while its address is used.
+  const lend = (index: number, pointers: Pointer[]): Promise<T> =>
+    index === backends.length
+      ? begin(pointers)
+      : backends[index]!.lent((pointer) => lend(index + 1, [...pointers, pointer]));
+  return lend(0, []);
 }
 
 function minter(mint: (request: IdentityRequest) => string | Uint8Array): Pointer {

@@ -143,6 +143,8 @@ test('a store is verified', async (t) => {
   const told = [];
   const report = await store.verify({ openValues: true, onProgress: (lookedAt) => told.push(lookedAt) });
   assert.deepEqual([report.problems, report.unopened, report.valuesOpened, report.organizations], [[], [], 1, 1]);
+  assert.deepEqual([report.complete, report.wraps, report.chunks], [true, 1, 0]);
+  assert.ok(report.blocks > 0);
   assert.deepEqual(told, [1]);
 });
 

@@ -151,6 +151,7 @@ def test_a_store_is_verified(store: Store, acme: Organization) -> None:
     report = store.verify(open_values=True, progress=told.append)
     assert report.is_clean
     assert (report.organizations, report.secrets, report.values_opened, report.unopened) == (1, 1, 1, ())
+    assert report.complete and report.blocks > 0 and report.wraps == 1 and report.chunks == 0
     assert told
 
     def refuse(looked_at: int) -> None:

@@ -31,6 +31,7 @@ from keystead.errors import (
     TimedOutError,
     VersionMismatchError,
 )
+from keystead.keyring import Keyring, KeyringStatus, KeyVersion
 from keystead.kms import (
     BackendCode,
     BackendError,
@@ -42,6 +43,7 @@ from keystead.kms import (
     Status,
     Wrapped,
 )
+from keystead.log import Log, log_to
 from keystead.organization import NEW, Batch, Keys, Organization
 from keystead.records import (
     AuditHead,
@@ -51,12 +53,16 @@ from keystead.records import (
     EpochState,
     KeyInfo,
     KeyState,
+    Loss,
+    LossKind,
     OrganizationInfo,
     Problem,
     RewrapPhase,
     RewrapSource,
     RewrapState,
     RewrapStatus,
+    SalvageReport,
+    SalvageStep,
     SecondKey,
     Secret,
     SecretInfo,
@@ -67,6 +73,7 @@ from keystead.records import (
     WrappedBy,
 )
 from keystead.rewrap import RewrapJob
+from keystead.salvaging import salvage
 from keystead.store import IdentityRequest, Store
 from keystead.stream import SecretReader, SecretWriter
 
@@ -100,8 +107,14 @@ __all__ = [
     "KeyInfo",
     "KeyInstance",
     "KeyState",
+    "KeyVersion",
+    "Keyring",
+    "KeyringStatus",
     "Keys",
     "Limits",
+    "Log",
+    "Loss",
+    "LossKind",
     "NotFoundError",
     "Organization",
     "OrganizationInfo",
@@ -113,6 +126,8 @@ __all__ = [
     "RewrapSource",
     "RewrapState",
     "RewrapStatus",
+    "SalvageReport",
+    "SalvageStep",
     "SecondKey",
     "Secret",
     "SecretInfo",
@@ -129,5 +144,7 @@ __all__ = [
     "VersionState",
     "WrappedBy",
     "Wrapped",
+    "log_to",
     "plugin_digest",
+    "salvage",
 ]

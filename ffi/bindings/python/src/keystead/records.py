@@ -308,11 +308,96 @@ class VerifyReport:
     problems: tuple[Problem, ...]
     unopened: tuple[Problem, ...]
     """Why some values were not opened: a KMS that did not answer, a key that was taken away."""
+    blocks: int
+    """Blocks of 4 KiB that were read from the disk and compared with their tags."""
+    stale_blocks: int
+    """Blocks that do not match their tags, and to which nothing refers: a crash in the middle of a commit leaves such
+    ones."""
+    chunks: int
+    """Chunks of large values."""
+    wraps: int
+    """Wraps of epoch keys that were opened under the shred keys in their cells."""
+    complete: bool
+    """False when something was so damaged that not all could be looked at: what it was is among the problems."""
 
     @property
     def is_clean(self) -> bool:
         """True when nothing is wrong with what could be checked."""
         return not self.problems
+
+
+class LossKind(enum.IntEnum):
+    """What kind of thing was lost."""
+
+    VERSION = lib.KEYSTEAD_LOST_VERSION
+    """A value."""
+    UNDECIDED = lib.KEYSTEAD_LOST_UNDECIDED
+    """A value that may have been destroyed before: nothing that is left says."""
+    KEY = lib.KEYSTEAD_LOST_KEY
+    """A registered key: its config is gone. Register the KMS key again under another name."""
+    EPOCH = lib.KEYSTEAD_LOST_EPOCH
+    """An epoch: its key cannot be had any more, or its record is gone."""
+    AUDIT_RECORDS = lib.KEYSTEAD_LOST_AUDIT_RECORDS
+    ORGANIZATION = lib.KEYSTEAD_LOST_ORGANIZATION
+    """An organization with all that it had: its name is gone."""
+    JOURNAL = lib.KEYSTEAD_LOST_JOURNAL
+    """Records of the journal, the newest commits: what they changed is as it was before."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One thing that was lost, or that was not opened."""
+
+    kind: LossKind | int
+    organization: str | None
+    organization_id: int | None
+    path: str | None
+    """`None` when it is not of a secret, or its path is gone as well."""
+    secret_id: int | None
+    version: int | None
+    what: str
+    """What it was, and why it is lost."""
+
+
+@dataclass(frozen=True)
+class SalvageStep:
+    """How far a salvage is."""
+
+    phase: str
+    """What it is doing, for people."""
+    done: int
+    total: int | None
+    """Of how much, where that is known."""
+
+
+@dataclass(frozen=True)
+class SalvageReport:
+    """What came of a salvage: what stands in the new store, and what was lost."""
+
+    store_id: bytes
+    organizations: int
+    secrets: int
+    versions: int
+    """Versions whose values are in the new store: `opened`, `tagged` and `unproven` ones."""
+    opened: int
+    tagged: int
+    """Those whose rows all carry their tags, but which were not opened."""
+    unproven: int
+    """Those that stood in pages which nothing led to, and were not opened: whether they are right shows when read."""
+    destroyed: int
+    """Versions that were destroyed before: their numbers stay."""
+    audit_kept: int
+    audit_carried: int
+    """Audit records behind a missing one, carried over into the new chain."""
+    journal_records_lost: int
+    lost: tuple[Loss, ...]
+    unopened: tuple[Loss, ...]
+    """Why values were not opened: an epoch whose KMS did not answer."""
+
+    @property
+    def is_complete(self) -> bool:
+        """True when nothing was lost."""
+        return not self.lost
 
 
 def items(found: Any, length: int, get: Callable[..., int], kind: str, convert: Callable[[Any], _T]) -> Iterator[_T]:

@@ -212,6 +212,11 @@ class Store(Handle):
             audit_records=counts.audit_records,
             problems=tuple(problems),
             unopened=tuple(unopened),
+            blocks=counts.blocks,
+            stale_blocks=counts.stale_blocks,
+            chunks=counts.chunks,
+            wraps=counts.wraps,
+            complete=bool(counts.complete),
         )
 
     @property
