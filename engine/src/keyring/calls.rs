@@ -17,7 +17,7 @@ use keystead_backend::{BackendError, Call, ErrorCode};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
-use threads::{NotStarted, Threads, Withdrawn};
+use threads::{NotStarted, Outcome, Threads, Withdrawn};
 
 /// What a call may take beyond its deadline before it is interrupted, and again before it is abandoned.
 const OVERRUN_MAX: Duration = Duration::from_millis(500);
@@ -79,7 +79,29 @@ impl CallPool {
     pub(crate) fn run<T: Send + 'static>(
         &self,
         instance: &Arc<InstanceId>,
+        call: Call,
+        interrupt: impl FnOnce() + Send + 'static,
+        work: impl FnOnce(&Call) -> Result<T, BackendError> + Send + 'static,
+    ) -> Result<T, Failed> {
+        self.make(instance, call, Outcome::Answered, interrupt, work)
+    }
+
+    /// The same for opening an instance. That need not reach the KMS: when it succeeds, a KMS that was late is so still.
+    pub(crate) fn open<T: Send + 'static>(
+        &self,
+        instance: &Arc<InstanceId>,
+        timeout: Duration,
+        open: impl FnOnce() -> Result<T, BackendError> + Send + 'static,
+    ) -> Result<T, Failed> {
+        let call = Call::with_timeout(timeout);
+        self.make(instance, call, Outcome::SaysNothing, || {}, |_| open())
+    }
+
+    fn make<T: Send + 'static>(
+        &self,
+        instance: &Arc<InstanceId>,
         mut call: Call,
+        in_time: Outcome,
         interrupt: impl FnOnce() + Send + 'static,
         work: impl FnOnce(&Call) -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, Failed> {
@@ -100,7 +122,7 @@ impl CallPool {
                 let answer = work(&call);
                 let late = is_timeout(&answer) || call.is_cancelled();
                 let _ = tell.send(News::Answer(answer));
-                late
+                if late { Outcome::Late } else { in_time }
             })
             .map_err(not_started)?;
         // A busy machine needs a moment to start a thread.
@@ -137,7 +159,7 @@ impl CallPool {
         }
         let started = self.errands.start(instance, move || {
             work();
-            false
+            Outcome::SaysNothing
         });
         if let Err(error) = started {
             tracing::error!(%error, "a backend's instance is not interrupted or closed");

@@ -356,7 +356,7 @@ impl Registry {
         );
         let config = key.config.clone();
         let (held, pool) = (Arc::clone(&id), Arc::clone(&entry.pool));
-        let open = move |_: &Call| {
+        let open = move || {
             let request = OpenRequest {
                 settings: &settings,
                 config: &config,
@@ -371,7 +371,7 @@ impl Registry {
         };
         let instance = entry
             .pool
-            .run(&id, Call::with_timeout(timeout), || {}, open)
+            .open(&id, timeout, open)
             .map_err(|failed| cannot(failed.error))?;
         let open = OpenInstance {
             instance: Arc::new(instance),

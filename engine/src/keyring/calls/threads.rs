@@ -53,8 +53,16 @@ struct Queue {
 
 struct Task {
     number: u64,
-    /// Says whether it came to no answer in time.
-    run: Box<dyn FnOnce() -> bool + Send>,
+    run: Box<dyn FnOnce() -> Outcome + Send>,
+}
+
+/// What a task's end says about its instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Answered,
+    /// There was no answer in time.
+    Late,
+    SaysNothing,
 }
 
 /// What became of a task that nobody waits for any more.
@@ -90,7 +98,7 @@ impl Threads {
     pub(super) fn start(
         self: &Arc<Self>,
         instance: &Arc<InstanceId>,
-        run: impl FnOnce() -> bool + Send + 'static,
+        run: impl FnOnce() -> Outcome + Send + 'static,
     ) -> Result<u64, NotStarted> {
         let mut state = lock(&self.state);
         let left = ABANDONED_MAX.saturating_sub(state.abandoned);
@@ -209,11 +217,12 @@ impl Threads {
             // A panic of a backend that is linked statically must not cost the pool a thread; its caller sees the channel
             // closed.
             // What passed through here is a key, and this thread now waits.
-            let late = wiping_registers(|| {
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(task.run)).unwrap_or(false)
+            let outcome = wiping_registers(|| {
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(task.run))
+                    .unwrap_or(Outcome::SaysNothing)
             });
             state = lock(&self.state);
-            if !state.ended(number, &instance, late) {
+            if !state.ended(number, &instance, outcome) {
                 // Somebody may have waited for one that is left behind to come back.
                 self.staff_or_log(&mut state);
                 return;
@@ -227,7 +236,7 @@ impl Threads {
 struct Begun {
     number: u64,
     instance: Arc<InstanceId>,
-    run: Box<dyn FnOnce() -> bool + Send>,
+    run: Box<dyn FnOnce() -> Outcome + Send>,
 }
 
 impl State {
@@ -273,12 +282,16 @@ impl State {
     }
 
     /// Notes that a task ended. False when it had been left behind: its thread ends as well.
-    fn ended(&mut self, number: u64, instance: &Arc<InstanceId>, late: bool) -> bool {
+    fn ended(&mut self, number: u64, instance: &Arc<InstanceId>, outcome: Outcome) -> bool {
         let was_waited_for = self.running.remove(&number).is_some();
         let queue = self.queue(instance);
         if was_waited_for {
             queue.running -= 1;
-            queue.late = late;
+            match outcome {
+                Outcome::Answered => queue.late = false,
+                Outcome::Late => queue.late = true,
+                Outcome::SaysNothing => {}
+            }
         } else {
             queue.abandoned -= 1;
             self.abandoned -= 1;
