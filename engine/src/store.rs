@@ -252,7 +252,10 @@ impl Store {
 
     /// Checks the whole store: every block from the disk, the structure of the pages, every row against the others, every chain
     /// and count; and, where keys are at hand, that every data key and every value opens. Takes time in proportion to the store and
-    /// memory in proportion to the secrets of its largest organization, some bytes each; changes nothing. Readers and writers go on.
+    /// memory in proportion to the secrets of its largest organization, some bytes each; changes nothing.
+    ///
+    /// Readers go on, and so do writers. Only in a store with so many of them that the structure of its pages cannot be checked between two
+    /// checkpoints, changes that need one (of keys, of more than a mebibyte, or when 4 MiB were written meanwhile) wait for the end of that check.
     ///
     /// A hostile file may make it panic, abort or take long: `keystead verify` does it in a process of its own.
     ///

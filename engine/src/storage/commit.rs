@@ -36,7 +36,7 @@ use crate::storage::transaction::{
     Effects, Transaction, cells_in, cells_used, container_failed, definition, failed,
 };
 use redb::{Database, Durability, WriteTransaction};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 
 /// Journaled commits between two checkpoints: bounds what an open after a crash replays and how long a checkpoint stalls
 /// writers (measured: 5 to 8 ms at 100 commits, 12 to 18 ms at 300, in stores of 100,000 and 1,000,000 secrets).
@@ -62,6 +62,8 @@ pub(crate) struct Committer {
     snapshot: RwLock<Arc<Snapshot>>,
     queue: Mutex<Queue>,
     writer: Mutex<Writer>,
+    /// Taken alone by each checkpoint, and shared by whoever needs the durable pages as they are: only a checkpoint writes over one.
+    checkpoints: RwLock<()>,
 }
 
 /// What only the leader touches.
@@ -133,6 +135,7 @@ impl Committer {
                 erased: Vec::new(),
                 closed: None,
             }),
+            checkpoints: RwLock::default(),
         })
     }
 
@@ -227,11 +230,12 @@ impl Committer {
             self.erase(&effects.dropped_cells)?;
         }
         let journal = self.container.journal();
+        let is_due = journal.used_bytes() > JOURNALED_TOTAL_BYTES_MAX
+            || writer.journaled_commits >= JOURNALED_COMMITS_MAX;
         let journaled = effects.dropped_cells.is_empty()
             && effects.journal.len() <= JOURNALED_BYTES_MAX
             && journal.takes(&effects.journal)
-            && journal.used_bytes() <= JOURNALED_TOTAL_BYTES_MAX
-            && writer.journaled_commits < JOURNALED_COMMITS_MAX;
+            && (!is_due || self.are_checkpoints_held_off());
         if journaled {
             // The journal first: redb's state must never be ahead of it. (redb writes what it committed in memory when it is
             // dropped; were a change among that which the journal does not have, a replay would undo half of it.)
@@ -262,6 +266,7 @@ impl Committer {
     }
 
     fn checkpoint(&self, writer: &mut Writer, transaction: Guarded<WriteTransaction>) -> Result<()> {
+        let _alone = self.checkpoints.write().unwrap_or_else(PoisonError::into_inner);
         commit_checkpoint(&self.boundary, transaction, &self.place, writer.generation + 1)?;
         writer.generation += 1;
         writer.journaled_commits = 0;
@@ -277,8 +282,13 @@ impl Committer {
         Ok(())
     }
 
-    /// Checks the structure of the durable pages, from the disk. Writers go on, unless their commits keep coming between: then
-    /// they wait for the last try.
+    /// Somebody needs the durable pages as they are: as long as the journal has room, no checkpoint is made.
+    fn are_checkpoints_held_off(&self) -> bool {
+        matches!(self.checkpoints.try_write(), Err(TryLockError::WouldBlock))
+    }
+
+    /// Checks the structure of the durable pages, from the disk. Writers go on. Where checkpoints keep coming between, the last try
+    /// holds them off: from then on writers fill the journal, and only who needs a checkpoint waits.
     pub(crate) fn check_structure(&self) -> Result<()> {
         for _ in 0..2 {
             let before = lock(&self.writer).generation;
@@ -287,7 +297,7 @@ impl Committer {
                 return checked;
             }
         }
-        let _alone = lock(&self.writer);
+        let _held_off = self.checkpoints.read().unwrap_or_else(PoisonError::into_inner);
         structure::check(&self.container)
     }
 

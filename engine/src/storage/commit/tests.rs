@@ -1,6 +1,6 @@
 //! The one writer: what a group of changes may and may not do to each other, and what survives.
 
-use super::{Committer, FACT_GENERATION, JOURNALED_COMMITS_MAX};
+use super::{Committer, FACT_GENERATION, JOURNALED_COMMITS_MAX, lock, structure};
 use crate::crypto::PlaceKey;
 use crate::error::{Error, Result};
 use crate::storage::container::{Container, MemoryDisk};
@@ -238,6 +238,53 @@ fn a_large_change_goes_past_the_journal() {
         .get_with(Table::Chunks, &199_u32.to_be_bytes(), |row| Ok(row.len()))
         .unwrap();
     assert_eq!(row, Some(60_000));
+}
+
+/// Where checkpoints kept coming between, the last try stopped every writer for the whole check of the structure.
+#[test]
+fn writers_go_on_while_checkpoints_are_held_off_for_a_check_of_the_structure() {
+    let disk = Arc::new(MemoryDisk::new());
+    let committer = create(&disk);
+    for key in 0..1000 {
+        committer.submit(put(key)).unwrap();
+    }
+    let generation = lock(&committer.writer).generation;
+    let held_off = committer.checkpoints.read().unwrap();
+    let last = 1000 + 2 * u32::try_from(JOURNALED_COMMITS_MAX).unwrap();
+    for key in 1000..last {
+        committer.submit(put(key)).unwrap();
+        let large = move |transaction: &mut Transaction<'_>| {
+            transaction.put(Table::Chunks, &key.to_be_bytes(), &[3; 5000])
+        };
+        committer.submit(large).unwrap();
+        if key % 100 == 0 {
+            structure::check(&committer.container).unwrap();
+        }
+    }
+    assert_eq!(lock(&committer.writer).generation, generation, "no checkpoint");
+    assert!(committer.container().journal().used_bytes() > 2 << 20);
+    assert!(has(&open_after_crash(&disk), last - 1));
+    // Who needs one waits for the check.
+    let (begun, told) = std::sync::mpsc::channel();
+    std::thread::scope(|threads| {
+        let committer = &committer;
+        threads.spawn(move || {
+            committer
+                .submit(|transaction| {
+                    let cell = transaction.stage_cell(Zeroizing::new([9; 32]))?;
+                    transaction.drop_cell(cell)
+                })
+                .unwrap();
+            begun.send(()).unwrap();
+        });
+        let waiting = told.recv_timeout(std::time::Duration::from_millis(50));
+        assert!(waiting.is_err(), "it did not wait");
+        structure::check(&committer.container).unwrap();
+        drop(held_off);
+        told.recv().unwrap();
+    });
+    assert!(lock(&committer.writer).generation > generation);
+    committer.check_structure().unwrap();
 }
 
 mod crafted;
