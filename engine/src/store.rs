@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const FACT_NEXT_ORGANIZATION: &str = "next_organization";
 /// An open store. Cheap to clone, to be used from any thread; one process at a time has a store open.
@@ -58,7 +58,8 @@ pub(crate) struct Inner {
     path: PathBuf,
     background: bool,
     closed: AtomicBool,
-    next_organization: AtomicU32,
+    /// Beyond the last number when there is none left.
+    next_organization: AtomicU64,
 }
 
 impl Inner {
@@ -121,7 +122,7 @@ impl Store {
             path: path.to_path_buf(),
             background,
             closed: AtomicBool::new(false),
-            next_organization: AtomicU32::new(u32::try_from(next_organization).unwrap_or(u32::MAX)),
+            next_organization: AtomicU64::new(next_organization.min(u64::from(u32::MAX) + 1)),
         };
         let store = Self {
             inner: Arc::new(inner),
@@ -166,7 +167,13 @@ impl Store {
         {
             return Err(Error::OrganizationExists { name });
         }
-        let id = OrganizationId(self.inner.next_organization.fetch_add(1, Ordering::Relaxed));
+        let number = self.inner.next_organization.fetch_add(1, Ordering::Relaxed);
+        let id = u32::try_from(number).map(OrganizationId).map_err(|_| {
+            Error::damaged(
+                "the number of the next organization",
+                "it is beyond the last one that there can be",
+            )
+        })?;
         let organization = Organization::new(Arc::clone(&self.inner), id, name.clone());
         let scope = organization.scope().clone();
 
@@ -376,6 +383,14 @@ fn write_organization(
     }
     let at_ms = now_ms(scope.env());
     let key = tables::organization(scope.org);
+    for table in [Table::Organizations, Table::Heads] {
+        if transaction.get_with(table, &key, |_| Ok(()))?.is_some() {
+            return Err(Error::damaged(
+                "the number of the next organization",
+                format!("organization {} is there already", scope.org),
+            ));
+        }
+    }
     transaction.put_record(
         &key,
         &OrganizationRecord {

@@ -585,3 +585,35 @@ fn a_salvage_is_bounded_by_the_file_whatever_its_numbers_say() {
     assert_eq!(acme.get("gone").unwrap().value, b"new");
     assert_sound(&store);
 }
+
+/// The number of the next organization wrapped to 0, and the next but one was written over organization 1: its record, its head, its keys.
+#[test]
+fn no_organization_is_written_over_whatever_the_number_of_the_next_one_is() {
+    let last = u64::from(u32::MAX);
+    let outcomes = [
+        (0, [false, false]),
+        (2, [false, true]),
+        (3, [true, true]),
+        (last, [true, false]),
+        (last + 1, [false, false]),
+        (u64::MAX, [false, false]),
+    ];
+    for (next, expected) in outcomes {
+        let bench = store();
+        Forge::of(&bench.path()).edit(&bench.path(), |rows| {
+            rows.put(Table::STORE, b"next_organization", &next.to_le_bytes());
+        });
+        let store = bench.open();
+        for (name, expected) in ["one", "two"].into_iter().zip(expected) {
+            let created = store.create_organization(name);
+            assert_eq!(created.is_ok(), expected, "{next}, {name}");
+            assert!(matches!(created, Ok(_) | Err(Error::Damaged { .. })));
+        }
+        drop(store);
+        let store = bench.open();
+        for (name, value) in [("acme", "third"), ("bolt", "bolt's")] {
+            let found = store.organization(name).unwrap().get("a").unwrap();
+            assert_eq!(found.value, value.as_bytes(), "{next}");
+        }
+    }
+}
