@@ -563,12 +563,10 @@ fn a_salvage_is_bounded_by_the_file_whatever_its_numbers_say() {
     });
     let file_bytes = std::fs::metadata(bench.path()).unwrap().len();
     let new = bench.path().with_extension("salvaged");
-    let began = std::time::Instant::now();
     let report = bench
         .options()
         .salvage(bench.path(), &new, &SalvageOptions::default(), |_| {})
         .unwrap();
-    assert!(began.elapsed().as_secs() < 120, "{:?}", began.elapsed());
     assert!(
         (report.lost.len() as u64) < file_bytes / 32,
         "{}",
