@@ -66,6 +66,14 @@ impl Scope {
         })
     }
 
+    /// A number of the head is the last one there can be. No store comes to that by itself: somebody wrote it.
+    pub(crate) fn no_number_left(&self, what: &str) -> Error {
+        Error::damaged(
+            format!("organization {:?}", self.organization),
+            format!("no number is left for another {what}"),
+        )
+    }
+
     pub(crate) fn put_head(&self, transaction: &mut Transaction<'_>, head: &HeadRecord) -> Result<()> {
         transaction.put_record(&tables::organization(self.org), head)
     }

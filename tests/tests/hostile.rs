@@ -615,3 +615,41 @@ fn no_organization_is_written_over_whatever_the_number_of_the_next_one_is() {
         }
     }
 }
+
+/// A number that somebody had set to the last one there can be wrapped to 0 with the next secret, epoch or record, which was then written
+/// over another one.
+#[test]
+fn numbers_at_their_end_are_damage_and_nothing_is_written_over() {
+    const LAST_U64: [u8; 10] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+    const LAST_U32: [u8; 5] = [0xff, 0xff, 0xff, 0xff, 0x0f];
+    // Where a number stands in the record, behind its format; the last one there can be; for what none is left.
+    let cases: [(usize, &[u8], &str); 3] = [
+        (1, &LAST_U64, "another secret"),
+        (4, &LAST_U64, "another record"),
+        (46, &LAST_U32, "another epoch"),
+    ];
+    for (at, last, said) in cases {
+        let bench = store();
+        Forge::of(&bench.path()).edit(&bench.path(), |rows| {
+            let mut head = body(&find(rows, Table::HEADS, &ACME));
+            head.splice(at..=at, last.iter().copied());
+            rows.put_record(Table::HEADS, &ACME, &head);
+        });
+        let store = bench.open();
+        let acme = store.organization("acme").unwrap();
+        let outcomes = [
+            acme.put("new", "x").map(drop),
+            acme.keys().rotate("managed").map(drop),
+        ];
+        let refused = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+        let refused: Vec<&Error> = refused.collect();
+        assert!(!refused.is_empty(), "{said}");
+        for error in refused {
+            assert!(
+                matches!(error, Error::Damaged { .. }) && error.to_string().contains(said),
+                "{error}"
+            );
+        }
+        assert_eq!(acme.get("a").unwrap().value, b"third", "{said}");
+    }
+}

@@ -230,6 +230,10 @@ pub(crate) fn append(
     if planted(Mutant::AuditForgotten) && matches!(event, AuditEvent::VersionDeleted { .. }) {
         return Ok(());
     }
+    if head.audit_sequence == u64::MAX {
+        let what = format!("the audit trail of organization {org}");
+        return Err(Error::damaged(what, "no number is left for another record"));
+    }
     let (key, row) = next_row(org, head, by, at_ms, event);
     transaction.put(Table::Audit, &key, &row)
 }
@@ -248,7 +252,7 @@ pub(crate) fn next_row(
         event,
     };
     let mut row = postcard::to_extend(&body, vec![RECORD_FORMAT]).expect("events encode into memory");
-    let sequence = head.audit_sequence + 1;
+    let sequence = head.audit_sequence.saturating_add(1);
     let key = tables::audit(org, sequence);
     let hash = chain_hash(&AUDIT_CHAIN, &head.audit_hash, &[&key, &row]);
     row.extend_from_slice(&hash);

@@ -356,7 +356,8 @@ fn begin(scope: &Scope, change: Change) -> Result<Option<u64>> {
             (head.active_epoch, None, None)
         }
         None => {
-            let number = EpochNumber(head.last_epoch.0 + 1);
+            let number = head.last_epoch.0.checked_add(1).map(EpochNumber);
+            let number = number.ok_or_else(|| scope.no_number_left("epoch"))?;
             let epoch_key = keyring.kms.random_key()?;
             let wrapped = keyring.wrap(&change.key, number, &epoch_key)?;
             let derived = derive_wrapping_key(keyring.store(), &change.key, number, &epoch_key)?;

@@ -113,7 +113,7 @@ fn put(
     job: RewrapJobRecord,
     at_ms: u64,
 ) -> Result<Option<u64>> {
-    head.next_job = head.next_job.max(job.number + 1);
+    head.next_job = head.next_job.max(job.number.saturating_add(1));
     let moves = job
         .sources
         .iter()

@@ -244,7 +244,7 @@ impl Keyring {
                 });
                 match unwrapped {
                     Ok((key, epoch_key)) => {
-                        self.standing_in.answered(org, &key.name, refused);
+                        self.standing_in.answered(&key, refused);
                         return Ok((key, epoch_key));
                     }
                     // What its old KMS says of it counts no more, nor that its cell was erased.

@@ -123,15 +123,16 @@ impl StandIns {
     }
 
     /// Notes which key answered, and what kept the one that was asked before it.
-    pub(crate) fn answered(&self, org: OrganizationId, key: &KeyName, refused: Option<Error>) {
+    pub(crate) fn answered(&self, key: &RegisteredKey, refused: Option<Error>) {
+        let org = key.org;
         let mut known = lock(&self.known);
         let Some(refused) = refused else {
             known.remove(&org);
             return;
         };
-        tracing::warn!(organization = %org, %key, %refused, "a second key stands in for one that does not answer");
+        tracing::warn!(organization = %key.organization, key = %key.name, %refused, "a second key stands in for one that does not answer");
         let now = StandingIn {
-            key: key.to_string(),
+            key: key.name.to_string(),
             since_ms: now_ms(&*self.env),
             because: refused.to_string(),
         };

@@ -245,7 +245,7 @@ impl<'a, 't> Writer<'a, 't> {
                 secret.updated_at_ms = self.at_ms;
                 secret
             }
-            None => self.new_secret(),
+            None => self.new_secret()?,
         };
         let (secret_id, version) = (secret.secret_id, secret.latest);
 
@@ -281,11 +281,12 @@ impl<'a, 't> Writer<'a, 't> {
         Ok(version)
     }
 
-    fn new_secret(&mut self) -> SecretRecord {
+    fn new_secret(&mut self) -> Result<SecretRecord> {
         let secret_id = self.head.next_secret_id;
-        self.head.next_secret_id += 1;
-        self.head.secrets += 1;
-        SecretRecord {
+        let next = secret_id.checked_add(1);
+        self.head.next_secret_id = next.ok_or_else(|| self.scope.no_number_left("secret"))?;
+        self.head.secrets = self.head.secrets.saturating_add(1);
+        Ok(SecretRecord {
             secret_id,
             latest: Version(1),
             deleted: 0,
@@ -293,7 +294,7 @@ impl<'a, 't> Writer<'a, 't> {
             retention: None,
             created_at_ms: self.at_ms,
             updated_at_ms: self.at_ms,
-        }
+        })
     }
 
     fn write_version_row(
