@@ -87,13 +87,7 @@ impl Calls {
             let left = call.timeout.saturating_sub(started.elapsed());
             if left.is_zero() {
                 task.abort();
-                return Err(BackendError::new(
-                    ErrorCode::Timeout,
-                    format!(
-                        "{what}: no answer within {} ms; try again, or allow the call more time",
-                        call.timeout.as_millis()
-                    ),
-                ));
+                return Err(no_answer(what, call.timeout));
             }
             match answered.recv_timeout(POLL.min(left)) {
                 Ok(result) => return result,
@@ -137,12 +131,11 @@ impl Calls {
         work: impl FnOnce(&Remaining) -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, BackendError> {
         let remaining = Remaining::new(call.timeout);
-        let (theirs, doing) = (remaining.clone(), what.to_owned());
+        let (theirs, doing, timeout) = (remaining.clone(), what.to_owned(), call.timeout);
         let result = self.run(call, interrupts, what, async move {
+            let begun_for = doing.clone();
             let ended = tokio::task::spawn_blocking(move || {
-                if theirs.is_over() {
-                    return Err(BackendError::new(ErrorCode::Cancelled, "nobody waits any more"));
-                }
+                theirs.begin(&begun_for, timeout)?;
                 work(&theirs)
             });
             ended.await.unwrap_or_else(|_| {
@@ -155,6 +148,16 @@ impl Calls {
         remaining.caller_left.cancel();
         result
     }
+}
+
+fn no_answer(what: &str, timeout: Duration) -> BackendError {
+    BackendError::new(
+        ErrorCode::Timeout,
+        format!(
+            "{what}: no answer within {} ms; try again, or allow the call more time",
+            timeout.as_millis()
+        ),
+    )
 }
 
 /// How long somebody still waits for work that blocks.
@@ -194,6 +197,15 @@ impl Remaining {
             return Duration::ZERO;
         }
         self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Refuses work whose time, `timeout`, was over before a thread was there for it. The caller may hear of this before it sees the
+    /// deadline itself, and must hear the same.
+    fn begin(&self, what: &str, timeout: Duration) -> Result<(), BackendError> {
+        if self.is_over() {
+            return Err(no_answer(what, timeout));
+        }
+        Ok(())
     }
 
     /// True when nobody waits any more.
@@ -373,6 +385,19 @@ mod tests {
         assert_eq!(
             tells.recv_timeout(Duration::from_secs(10)).unwrap(),
             (false, true)
+        );
+    }
+
+    /// A call with 1 ms came back as cancelled, which it was not, when its thread began a moment before its caller looked at the clock.
+    #[test]
+    fn work_that_begins_too_late_is_a_timeout_and_not_a_cancellation() {
+        let error = Remaining::new(Duration::ZERO)
+            .begin("wrapping", Duration::from_millis(1))
+            .unwrap_err();
+        assert_eq!(error.code, ErrorCode::Timeout);
+        assert!(
+            error.message.contains("wrapping: no answer within 1 ms"),
+            "{error}"
         );
     }
 
