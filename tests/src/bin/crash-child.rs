@@ -1,6 +1,6 @@
 //! A process that works on a store until it is killed: the tests' real second process.
 //!
-//! `crash-child STORE KEYRING REWRAP_BATCH` opens the store, lets its re-wrap job go on, writes, and says on standard output,
+//! `crash-child STORE KEYRINGS REWRAP_BATCH RUN` opens the store, lets its re-wrap job go on, writes, and says on standard output,
 //! a line each, what was acknowledged: `open`, `put PATH VALUE`, `done`.
 
 use keystead::{Backend, Store};
