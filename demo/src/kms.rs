@@ -1,17 +1,29 @@
-//! Counts what the engine asks of a KMS: a backend around a backend.
+//! Counts what the engine asks of a KMS, and can keep it waiting: a backend around a backend.
 
 use keystead_backend::{
     BackendError, Call, Context, Description, KeyBackend, KeyInstance, LockedBytes, OpenRequest, Status,
     Wrapped,
 };
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How often a KMS was asked to wrap and to unwrap.
 #[derive(Default)]
 pub(crate) struct Calls {
     wraps: AtomicU64,
     unwraps: AtomicU64,
+    is_held: Mutex<bool>,
+    let_go: Condvar,
+}
+
+/// While it is there, the KMS unwraps nothing: whoever asks waits.
+pub(crate) struct Held<'a>(&'a Calls);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        *self.0.is_held() = false;
+        self.0.let_go.notify_all();
+    }
 }
 
 /// The figures of [`Calls`] at one moment.
@@ -28,6 +40,21 @@ impl Calls {
             wraps: self.wraps.swap(0, Ordering::Relaxed),
             unwraps: self.unwraps.swap(0, Ordering::Relaxed),
         }
+    }
+
+    /// Keeps those who ask for an unwrap waiting from now on.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        *self.is_held() = true;
+        Held(self)
+    }
+
+    fn wait_while_held(&self) {
+        let waited = self.let_go.wait_while(self.is_held(), |is_held| *is_held);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn is_held(&self) -> MutexGuard<'_, bool> {
+        self.is_held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,6 +116,7 @@ impl KeyInstance for CountedInstance {
 
     fn unwrap(&self, call: &Call, context: &Context, wrapped: &Wrapped) -> Result<LockedBytes, BackendError> {
         self.calls.unwraps.fetch_add(1, Ordering::Relaxed);
+        self.calls.wait_while_held();
         self.instance.unwrap(call, context, wrapped)
     }
 

@@ -25,6 +25,8 @@ mod world;
 
 use anyhow::{Context as _, bail};
 use keystead_managed::{Keyring, Sealing};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use world::World;
@@ -68,6 +70,8 @@ fn customer(what: &str, keyring: PathBuf) -> anyhow::Result<()> {
 fn demonstrate(plugin: &Path) -> anyhow::Result<ExitCode> {
     let directory = tempfile::Builder::new()
         .prefix("keystead-demo-")
+        // Whatever the umask: a plugin in a directory that a group may write is refused.
+        .permissions(Permissions::from_mode(0o700))
         .tempdir()
         .context("making a directory")?;
     let outcome = steps::all(plugin, directory.path());

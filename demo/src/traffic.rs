@@ -3,8 +3,8 @@
 use crate::show::human;
 use crate::world::{ACME, ACME_SECRETS, secret_path, secret_value, written_path, written_value};
 use keystead::Organization;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,8 @@ struct Done {
 
 impl Traffic {
     /// Has one thread read secrets in turn and compare them, and one write new ones, numbered from `first_write`.
-    /// `acknowledged` is told the number of each write when it is durable.
+    /// `acknowledged` is told the number of each write when it is durable. When this returns both are at work: each of them does
+    /// at least the operation that it begins with.
     pub(crate) fn start(
         acme: &Organization,
         first_write: u64,
@@ -35,13 +36,16 @@ impl Traffic {
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let done = Arc::new(Done::default());
+        let both_at_work = Arc::new(Barrier::new(3));
         let reader = {
             let (acme, stop, done) = (acme.clone(), Arc::clone(&stop), Arc::clone(&done));
+            let at_work = Arc::clone(&both_at_work);
             std::thread::spawn(move || {
                 let mut tally = Tally::default();
                 // A stride without a common factor with the number of secrets comes to each of them in turn.
                 let mut index = 0;
-                while !stop.load(Ordering::Relaxed) {
+                at_work.wait();
+                loop {
                     index = (index + 2_741) % ACME_SECRETS;
                     tally.time(|| {
                         let secret = acme.get(&secret_path(index)).map_err(|error| error.to_string())?;
@@ -55,18 +59,19 @@ impl Traffic {
                     });
                     done.reads.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(PAUSE);
+                    if stop.load(Ordering::Relaxed) {
+                        break tally;
+                    }
                 }
-                tally
             })
         };
         let writer = {
             let (acme, stop, done) = (acme.clone(), Arc::clone(&stop), Arc::clone(&done));
+            let at_work = Arc::clone(&both_at_work);
             std::thread::spawn(move || {
                 let mut tally = Tally::default();
+                at_work.wait();
                 for number in first_write.. {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
                     let written = tally.time(|| {
                         let put = acme.put(&written_path(number), written_value(number));
                         put.map(drop).map_err(|error| error.to_string())
@@ -76,10 +81,14 @@ impl Traffic {
                         acknowledged(number);
                     }
                     std::thread::sleep(PAUSE);
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
                 }
                 tally
             })
         };
+        both_at_work.wait();
         Self {
             stop,
             done,
