@@ -14,6 +14,12 @@ fn refused(config: &str) -> String {
     ran.stderr
 }
 
+/// A file `x.so` that is no plugin, and that nobody else may write: its digest is what it is refused for.
+fn write_no_plugin(place: &Place) {
+    std::fs::write(place.path("x.so"), "no plugin").expect("written");
+    std::fs::set_permissions(place.path("x.so"), std::fs::Permissions::from_mode(0o600)).expect("set");
+}
+
 #[test]
 fn an_unknown_field_is_refused_by_its_name_with_file_and_line() {
     let message = refused("\n[backends.third]\nbuiltin = \"managed\"\nsetings = { secret = \"hunter2\" }\n");
@@ -25,11 +31,7 @@ fn an_unknown_field_is_refused_by_its_name_with_file_and_line() {
     assert!(!message.contains("hunter2"), "{message}");
 
     let place = Place::empty();
-    std::fs::write(
-        place.path("keystead.toml"),
-        "store = \"s\"\nstroe = \"hunter2\"\n",
-    )
-    .expect("written");
+    place.write_config_text("store = \"s\"\nstroe = \"hunter2\"\n");
     let message = place.run(&["list"]).ends_with(2).stderr;
     assert!(
         message.contains("line 2") && message.contains("`stroe`") && !message.contains("hunter2"),
@@ -70,7 +72,7 @@ fn a_plugin_is_loaded_from_an_absolute_path_and_with_the_expected_bytes_only() {
     );
 
     let place = Place::with_acme();
-    std::fs::write(place.path("x.so"), "no plugin").expect("written");
+    write_no_plugin(&place);
     let digest = place.run(&["backends", "digest", "x.so"]).ok().text();
     assert_eq!(
         place.json(&["backends", "digest", "x.so"]),
@@ -94,7 +96,7 @@ fn a_plugin_is_loaded_from_an_absolute_path_and_with_the_expected_bytes_only() {
 fn a_plugin_is_loaded_by_the_command_that_uses_a_key_of_it_and_is_refused_there() {
     let zeroes = "0".repeat(64);
     let place = Place::with_acme();
-    std::fs::write(place.path("x.so"), "no plugin").expect("written");
+    write_no_plugin(&place);
     let plugins: String = (0..6)
         .map(|number| {
             let file = place.file("x.so");
@@ -136,7 +138,7 @@ fn a_config_file_that_others_may_write_or_swap_names_no_plugin_and_has_no_settin
         format!("store = \"app.keystead\"\n[backends.x]\nplugin = \"/x.so\"\ndigests = [\"{zeroes}\"]\n");
     let with_settings = "store = \"app.keystead\"\n[backends.managed]\nbuiltin = \"managed\"\nsettings = { keyring = \"/k\" }\n";
     for text in [&with_plugin, with_settings] {
-        std::fs::write(&file, text).expect("written");
+        place.write_config_text(text);
         place.run(&["list"]).ok();
         for (open, modes) in [(&*file, (0o666, 0o644)), (place.directory(), (0o770, 0o700))] {
             mode(open, modes.0);
@@ -158,7 +160,7 @@ fn a_config_file_that_others_may_write_or_swap_names_no_plugin_and_has_no_settin
         std::fs::remove_file(&link).expect("removed");
     }
     // Without either it says nothing that matters.
-    std::fs::write(&file, "store = \"app.keystead\"\n").expect("written");
+    place.write_config_text("store = \"app.keystead\"\n");
     mode(&file, 0o666);
     place.run(&["list"]).ok();
     let report = place.run(&["doctor"]).text();
@@ -255,7 +257,7 @@ fn doctor_finds_a_keyring_of_another_user_which_every_use_refuses() {
 fn doctor_names_a_key_whose_backend_is_not_there() {
     let place = Place::with_acme();
     place.run(&["key", "add", "own", "--backend", "customer"]).ok();
-    std::fs::write(place.path("keystead.toml"), "store = \"app.keystead\"\n").expect("written");
+    place.write_config_text("store = \"app.keystead\"\n");
     let report = place.run(&["doctor"]).ends_with(9).text();
     assert!(
         report.contains("FAIL  key own of acme: needs the backend \"customer\""),

@@ -89,8 +89,10 @@ pub(crate) fn run(world: &World) -> anyhow::Result<()> {
                 writes,
             }
             .print();
-            while progress.done * 100 >= progress.total * MOVED_PERCENT_MAX {
-                std::thread::park();
+            if progress.done * 100 >= progress.total * MOVED_PERCENT_MAX {
+                loop {
+                    std::thread::park();
+                }
             }
         });
         let _ = job_ended.send(match outcome {

@@ -2,16 +2,17 @@
 
 mod common;
 
-use common::{built, conform, directory, file, tool};
+use common::{conform, directory, file, installed, tool};
 use serde_json::json;
 
 #[test]
 fn the_fault_shim_passes_with_an_empty_script_and_a_script_shows() {
-    let (managed, shim) = (
-        built("keystead-managed-plugin", "keystead_managed"),
-        built("keystead-fault-shim-plugin", "keystead_fault_shim"),
-    );
     let directory = directory();
+    let installed = |package, library| installed(package, library, directory.path());
+    let (managed, shim) = (
+        installed("keystead-managed-plugin", "keystead_managed"),
+        installed("keystead-fault-shim-plugin", "keystead_fault_shim"),
+    );
     let settings = |keyring: &str, script: serde_json::Value| {
         json!({
             "plugin": managed,

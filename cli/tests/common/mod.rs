@@ -3,7 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses some of it")]
 
 use serde_json::Value;
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -66,10 +68,13 @@ impl From<Output> for Ran {
 }
 
 impl Place {
-    /// An empty directory, closed to others.
+    /// An empty directory, closed to others whatever the umask.
     pub fn empty() -> Self {
+        let directory = tempfile::Builder::new()
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir();
         Self {
-            directory: tempfile::tempdir().expect("a temporary directory"),
+            directory: directory.expect("a temporary directory"),
         }
     }
 
@@ -94,7 +99,14 @@ impl Place {
             keyring("app.keyring"),
             keyring("customer.keyring"),
         );
-        std::fs::write(self.path("keystead.toml"), text).expect("written");
+        self.write_config_text(&text);
+    }
+
+    /// A config file of this text that nobody else may write, whatever the umask: another one would be refused.
+    pub fn write_config_text(&self, text: &str) {
+        let file = self.path("keystead.toml");
+        std::fs::write(&file, text).expect("written");
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("set");
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

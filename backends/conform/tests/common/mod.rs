@@ -33,8 +33,16 @@ pub fn planted(directory: &Path) -> PathBuf {
     plugin
 }
 
+/// A plugin of this workspace, copied to where it may be loaded from whatever the umask under which it was built.
+pub fn installed(package: &str, library: &str, directory: &Path) -> PathBuf {
+    let plugin = directory.join(format!("lib{library}.so"));
+    std::fs::copy(built(package, library), &plugin).expect("there is room");
+    std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755)).expect("ours to change");
+    plugin
+}
+
 /// A plugin of this workspace, built beside this test: now, unless `cargo xtask test` has built everything.
-pub fn built(package: &str, library: &str) -> PathBuf {
+fn built(package: &str, library: &str) -> PathBuf {
     // This binary lies in `<target>/<profile>/deps`.
     let own = std::env::current_exe().expect("known");
     let profile = own.parent().and_then(Path::parent).expect("two levels up");

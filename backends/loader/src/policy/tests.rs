@@ -1,6 +1,6 @@
 //! Attempts to get past the path's rules.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 
 use super::*;
 
@@ -31,7 +31,12 @@ impl Place {
 
     fn make(&self, name: &str) -> PathBuf {
         let path = self.path(name);
-        std::fs::create_dir_all(path.parent().expect("below the directory")).expect("made");
+        // Whatever the umask.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path.parent().expect("below the directory"))
+            .expect("made");
         std::fs::write(&path, b"plugin").expect("written");
         self.mode(name, 0o644);
         path
