@@ -188,7 +188,7 @@ static void a_table_of_the_program_is_a_kms(keystead_store *store)
     table_calls = 0;
     DO(keystead_key_add(alice, "cmk", Z, "own-kms", Z, "{}", Z, &job, &error));
     CLAIM(table_calls > 0 && keystead_rewrap_job_number(job) == 1);
-    DO(keystead_rewrap_wait(job, 60000, count_and_go_on, &told, &status, &error));
+    DO(keystead_rewrap_wait(job, 600000, count_and_go_on, &told, &status, &error));
     DO(keystead_rewrap_status_look(status, &progress, &error));
     CLAIM(told > 0 && progress.state == KEYSTEAD_REWRAP_DONE && progress.sources_len == 1);
     CLAIM(progress.sources[0].retired == 1 && progress.blocked.data == NULL);
@@ -359,7 +359,7 @@ static void reads(keystead_store *store, const keystead_organization *organizati
 
 static void wait_for(keystead_rewrap_job *job)
 {
-    DO(keystead_rewrap_wait(job, 60000, NULL, NULL, NULL, &error));
+    DO(keystead_rewrap_wait(job, 600000, NULL, NULL, NULL, &error));
     keystead_rewrap_job_free(job);
 }
 
@@ -739,7 +739,7 @@ static void a_log_is_told_what_happens_until_it_ends(keystead_log *log, const ch
     store = store_in(directory, "log.keystead", managed, NULL);
     keystead_organization_free(organization_of(store, "acme"));
     __atomic_store_n(&its_own_log, other, __ATOMIC_SEQ_CST);
-    for (i = 0; i < 60000 && __atomic_load_n(&its_own_log_has_ended, __ATOMIC_SEQ_CST) == 0; i++) {
+    for (i = 0; i < 600000 && __atomic_load_n(&its_own_log_has_ended, __ATOMIC_SEQ_CST) == 0; i++) {
         usleep(1000);
     }
     DO(keystead_log_open(KEYSTEAD_LOG_ERROR, look_at_the_log, NULL, &other, &error));

