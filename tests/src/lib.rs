@@ -29,6 +29,8 @@ pub mod notes;
 pub mod observe;
 pub mod past;
 pub mod power;
+#[path = "../../xtask/src/retry.rs"]
+mod retry;
 pub mod schedule;
 pub mod scripted;
 pub mod search;

@@ -7,6 +7,7 @@
 //! purpose (a page cache behind each panic that it caught) goes with each of them. Programs and corpora of a run are its own: a
 //! build or another run beside a long one does not disturb it.
 
+use crate::retry::three_times;
 use crate::tools::{self, announce, program, root, target_directory};
 use anyhow::{Context, bail};
 use std::fs;
@@ -167,7 +168,9 @@ fn cargo_fuzz() -> anyhow::Result<PathBuf> {
             CARGO_FUZZ_VERSION,
             "--root",
         ];
-        tools::run(tools::cargo(&arguments).arg(&place))?;
+        let mut install = tools::cargo(&arguments);
+        install.arg(&place);
+        three_times("installing cargo-fuzz", || tools::run(&mut install))?;
     }
     Ok(installed)
 }

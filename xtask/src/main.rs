@@ -15,6 +15,7 @@
 //! | `mutants` | builds the engine with its planted bugs, and shows that the suite notices each |
 //! | `lint` | formatting, clippy, documentation, house rules |
 //! | `house_rules` | what no other tool checks |
+//! | `retry` | tries three times what fetches something |
 //! | `tools` | runs cargo and others |
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for people")]
@@ -30,6 +31,7 @@ mod house_rules;
 mod lint;
 mod mutants;
 mod plugins;
+mod retry;
 mod soak;
 mod tally;
 mod test;

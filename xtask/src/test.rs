@@ -20,7 +20,8 @@ const SELECTION: [&str; 4] = ["--workspace", "--exclude", "keystead-bench", "--a
 /// Tests that need an emulator read the first; whatever leaves something out notes it in the file that the second one names.
 const SKIP_EMULATORS: &str = "KEYSTEAD_SKIP_EMULATORS";
 const LEFT_OUT_FILE: &str = "KEYSTEAD_LEFT_OUT_FILE";
-/// Tests that load a plugin of this workspace build it first, unless they are told that it is there.
+/// Tests that load a plugin of this workspace build it first, unless they are told that it is there; what stands for a KMS and is still
+/// missing they try to install once instead of three times.
 const ALL_IS_BUILT: &str = "KEYSTEAD_ALL_IS_BUILT";
 /// What tests tell beside that stands in the file that this one names: see `tests/src/notes.rs`.
 const NOTES_FILE: &str = "KEYSTEAD_NOTES_FILE";

@@ -7,9 +7,12 @@
 set -eu
 cd "$(dirname "$0")"
 . ../testing/build.sh
+. ../testing/retry.sh
 if ! command -v go >/dev/null; then
-    apt-get update --quiet
-    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends golang-go
+    install_go() {
+        apt-get update --quiet && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends golang-go
+    }
+    three_times install_go
 fi
 untidy=$(gofmt -l .)
 if [ -n "$untidy" ]; then

@@ -7,8 +7,9 @@
 set -eu
 cd "$(dirname "$0")"
 . ../testing/build.sh
+. ../testing/retry.sh
 if ! cmp -s package-lock.json node_modules/.installed-lock; then
-    npm ci --ignore-scripts --no-audit --no-fund
+    three_times npm ci --ignore-scripts --no-audit --no-fund
     cp package-lock.json node_modules/.installed-lock
 fi
 npm run build

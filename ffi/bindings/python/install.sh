@@ -9,6 +9,7 @@ set -eu
 mkdir -p "$1"
 cache=$(cd "$1" && pwd)
 cd "$(dirname "$0")"
+. ../testing/retry.sh
 
 if ! "$cache/venv/bin/python" -m pip --version >/dev/null 2>&1; then
     rm -rf "$cache/venv"
@@ -20,8 +21,8 @@ pip() { "$cache/venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"
 rm -rf "$cache/source" "$cache/wheels"
 mkdir -p "$cache/source"
 cp -r README.md native.py pyproject.toml setup.py src "$cache/source"
-pip wheel --no-deps --wheel-dir "$cache/wheels" "$cache/source"
+three_times pip wheel --no-deps --wheel-dir "$cache/wheels" "$cache/source"
 wheel=$(echo "$cache"/wheels/keystead-*.whl)
-pip install "$wheel[test]"
+three_times pip install "$wheel[test]"
 # The same version with other bytes in it is not installed again without being told.
 pip install --no-deps --force-reinstall "$wheel"

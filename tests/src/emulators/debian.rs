@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use super::install::{STAMP, cache, run_quietly};
+use crate::retry::three_times;
 
 /// The root under which these packages are unpacked: `usr/lib/…` and so on. Downloads and unpacks them unless they are there
 /// already; may be called from many processes at once.
@@ -41,13 +42,18 @@ fn unpack(root: &Path, packages: &[&str]) -> anyhow::Result<()> {
     }
     let archives = root.join("archives");
     fs::create_dir_all(&archives)?;
+    // On another system it is not tried again.
+    run_quietly(Command::new("apt-get").arg("--version"))?;
     let mut download = Command::new("apt-get");
     download.arg("download").args(packages).current_dir(&archives);
-    if run_quietly(&mut download).is_err() {
-        // A fresh machine knows no packages yet. Without the rights to ask for them the next try says what is wrong.
-        let _ = run_quietly(Command::new("apt-get").arg("update"));
-        run_quietly(&mut download)?;
-    }
+    three_times("apt-get download", || {
+        if run_quietly(&mut download).is_err() {
+            // A fresh machine knows no packages yet. Without the rights to ask for them the next try says what is wrong.
+            let _ = run_quietly(Command::new("apt-get").arg("update"));
+            run_quietly(&mut download)?;
+        }
+        Ok(())
+    })?;
     for archive in fs::read_dir(&archives)? {
         run_quietly(Command::new("dpkg-deb").arg("-x").arg(archive?.path()).arg(root))?;
     }

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
+use crate::retry::three_times;
+
 /// A program that stands for a KMS, with what it needs. Each is known by its name and stands in `tests/emulators/`.
 #[derive(Debug)]
 pub struct Peer {
@@ -22,6 +24,10 @@ pub struct Peer {
 
 /// The variable that names the directory in which environments are kept.
 const CACHE_VARIABLE: &str = "KEYSTEAD_CACHE";
+
+/// Set by `cargo xtask test`, which has installed everything before its tests, or has tried that as often as it makes sense: each
+/// test that needs it would take as long again to fail.
+const TRIED_BEFORE: &str = "KEYSTEAD_ALL_IS_BUILT";
 
 /// Written last: an environment without it is not whole.
 pub(super) const STAMP: &str = "whole";
@@ -70,19 +76,21 @@ fn make(peer: &Peer, environment: &Path, python: &Path) -> anyhow::Result<()> {
     let requirements = environment.join("requirements.txt");
     fs::write(&requirements, peer.requirements)?;
     // Every package is in the list, so pip has nothing to resolve.
-    run_quietly(
-        Command::new(python)
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--no-input",
-                "--disable-pip-version-check",
-                "--no-deps",
-                "--requirement",
-            ])
-            .arg(&requirements),
-    )
+    let mut pip = Command::new(python);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--requirement",
+    ])
+    .arg(&requirements);
+    match std::env::var_os(TRIED_BEFORE) {
+        Some(_) => run_quietly(&mut pip),
+        None => three_times("pip install", || run_quietly(&mut pip)),
+    }
     .with_context(|| {
         format!(
             "pip could not install tests/emulators/{}.txt; does it reach a package index?",

@@ -1,5 +1,6 @@
 //! The library in a prefix of its own, as a distribution installs it, and programs that are compiled against it.
 
+use crate::retry::three_times;
 use crate::tools::{cargo, is_there, program, root, run, spoken, target_directory};
 use anyhow::{Context, bail};
 use std::ffi::OsStr;
@@ -31,9 +32,13 @@ pub(super) fn install_tools() -> anyhow::Result<()> {
         return Ok(());
     }
     let needed = || format!("these packages are needed: {}", missing.join(", "));
-    run(&mut program("apt-get", &["update", "--quiet"])).with_context(needed)?;
     let mut install = program("apt-get", &["install", "--yes", "--no-install-recommends"]);
-    run(install.env("DEBIAN_FRONTEND", "noninteractive").args(&missing)).with_context(needed)
+    install.env("DEBIAN_FRONTEND", "noninteractive").args(&missing);
+    three_times("installing Debian's packages", || {
+        run(&mut program("apt-get", &["update", "--quiet"]))?;
+        run(&mut install)
+    })
+    .with_context(needed)
 }
 
 pub(super) struct Installed {
@@ -179,7 +184,8 @@ fn cargo_c() -> anyhow::Result<PathBuf> {
     let tool = place.join("bin/cargo-cinstall");
     if !tool.exists() {
         let mut install = cargo(&["install", "cargo-c", "--locked", "--version", CARGO_C, "--root"]);
-        run(install.arg(&place).current_dir(std::env::temp_dir()))?;
+        install.arg(&place).current_dir(std::env::temp_dir());
+        three_times("installing cargo-c", || run(&mut install))?;
     }
     Ok(tool)
 }

@@ -4,6 +4,7 @@ use super::checks::Checks;
 use super::installed::{Installed, said};
 use super::nulls;
 use crate::fuzz::nightly;
+use crate::retry::three_times;
 use crate::tools::{announce, cargo, is_there, program, root, run, target_directory};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
@@ -134,7 +135,7 @@ fn threads(installed: &Installed, options: &[&str]) -> anyhow::Result<()> {
             "rustup",
             &["component", "add", "rust-src", "--toolchain", "nightly"],
         );
-        run(&mut add).context(
+        three_times("fetching rust-src", || run(&mut add)).context(
             "this needs the standard library's sources, to build it watched: the toolchain's component rust-src, \
              which could not be fetched",
         )?;
