@@ -252,7 +252,7 @@ fn a_change_of_keys_comes_between_the_hand_overs_of_a_job() {
         if std::thread::current().id() == job {
             count.fetch_add(1, Ordering::SeqCst);
             tell.send(()).ok();
-            for _ in 0..20 {
+            for _ in 0..100 {
                 if done.load(Ordering::SeqCst) {
                     break;
                 }

@@ -255,7 +255,7 @@ fn a_backend_that_never_opens_a_key_costs_its_caller_the_deadline() {
     let slow_kms = SlowKms::before(&bench);
     let store = slow_kms
         .options()
-        .kms_timeout(Duration::from_secs(2))
+        .kms_timeout(Duration::from_secs(6))
         .create(bench.path())
         .unwrap();
     let acme = store.create_organization("acme").unwrap();

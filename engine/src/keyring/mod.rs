@@ -88,7 +88,13 @@ impl Keyring {
                 return known;
             }
             if let Some(_turn) = self.take_turn((org, epoch)) {
-                return self.unwrap_epoch(org, organization, epoch);
+                // Whoever had the turn before may have unwrapped it after this thread had looked. One that is aging by now is
+                // unwrapped here: that is its renewal.
+                return match self.cache.lookup((org, epoch)) {
+                    Lookup::Cached(key) => Ok(key),
+                    Lookup::Failed(kms_key, error) => Err(failed_before(organization, epoch, kms_key, error)),
+                    Lookup::Aging(_) | Lookup::Missing => self.unwrap_epoch(org, organization, epoch),
+                };
             }
         }
     }
@@ -106,12 +112,7 @@ impl Keyring {
                 self.refresh(org, organization, epoch);
                 Some(Ok(key))
             }
-            Lookup::Failed(kms_key, error) => Some(Err(Error::Kms {
-                organization: organization.clone(),
-                key: kms_key,
-                doing: format!("unwrap epoch {epoch}"),
-                source: error,
-            })),
+            Lookup::Failed(kms_key, error) => Some(Err(failed_before(organization, epoch, kms_key, error))),
             Lookup::Missing => None,
         }
     }
@@ -314,6 +315,21 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         lock(&self.keyring.unwrapping).remove(&self.id);
         self.keyring.unwrapped.notify_all();
+    }
+}
+
+/// What an unwrap that failed a moment ago answers to others.
+fn failed_before(
+    organization: &OrganizationName,
+    epoch: EpochNumber,
+    key: KeyName,
+    source: BackendError,
+) -> Error {
+    Error::Kms {
+        organization: organization.clone(),
+        key,
+        doing: format!("unwrap epoch {epoch}"),
+        source,
     }
 }
 

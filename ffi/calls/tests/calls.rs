@@ -17,7 +17,8 @@ fn next(state: &mut u64) -> u64 {
 #[test]
 fn whatever_is_called_in_whatever_order_each_call_answers_as_it_must() {
     let given = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
-    let first = given.unwrap_or_else(|| u64::from(std::process::id()) << 20 | u64::from(std::process::id()));
+    // The same in each run: to find others is the fuzz target's work.
+    let first = given.unwrap_or(1);
     let inputs = if given.is_some() { 1 } else { INPUTS };
     for seed in first..first + inputs {
         let mut state = seed;

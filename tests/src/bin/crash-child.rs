@@ -1,7 +1,8 @@
 //! A process that works on a store until it is killed: the tests' real second process.
 //!
-//! `crash-child STORE KEYRINGS REWRAP_BATCH RUN` opens the store, lets its re-wrap job go on, writes, and says on standard output,
-//! a line each, what was acknowledged: `open`, `put PATH VALUE`, `done`.
+//! `crash-child STORE KEYRINGS REWRAP_BATCH SHARE RUN` opens the store, goes on with its re-wrap job until that share of its data keys is
+//! moved, writes meanwhile and afterwards, and says on standard output, a line each, what was acknowledged: `open`, `put PATH VALUE`,
+//! `done`.
 
 use keystead::{Backend, Store};
 use keystead_managed::ManagedBackend;
@@ -18,6 +19,7 @@ fn main() -> anyhow::Result<()> {
     let store = PathBuf::from(next("store")?);
     let keyrings = PathBuf::from(next("directory of the keyrings")?);
     let batch: usize = next("re-wrap batch")?.parse()?;
+    let share: u64 = next("data keys to move")?.parse()?;
     let run: u64 = next("number of this run")?.parse()?;
 
     let store = Store::options()
@@ -26,6 +28,7 @@ fn main() -> anyhow::Result<()> {
             Backend::new(ManagedBackend::keyring(keyrings.join("customer.keyring"))).named("customer-kms"),
         )
         .rewrap_batch(batch)
+        .background_rewrap(false)
         .open(store)?;
     let acme = store.organization("acme")?;
     let mut out = std::io::stdout().lock();
@@ -35,6 +38,16 @@ fn main() -> anyhow::Result<()> {
     };
     say("open".into())?;
     let job = acme.rewrap_job().ok();
+    if let Some(job) = job.clone() {
+        let before = job.status()?.done;
+        std::thread::spawn(move || {
+            job.run_here(|status| {
+                while status.done >= before + share {
+                    std::thread::park();
+                }
+            })
+        });
+    }
     for n in 0_u64.. {
         let (path, value) = (format!("crash/{run}/{n}"), format!("value {run} {n}"));
         acme.put(&path, &value)?;

@@ -211,21 +211,22 @@ impl Owner {
     #[must_use]
     pub fn settings(&self) -> Value {
         let credential = self.directory.path().join(CREDENTIAL);
-        match &self.peer {
+        let mut settings = match &self.peer {
             // Not to be made: a missing file is then the outage that it is meant to be.
-            Peer::File(keyring) => json!({ "keyring": keyring.path(), "create": false }),
+            Peer::File(keyring) => return json!({ "keyring": keyring.path(), "create": false }),
+            Peer::Token(hsm) => return hsm.settings(),
             Peer::Aws(aws) => aws.settings(),
             Peer::Azure { azure, application } => application.by_secret_file(azure.settings(), &credential),
             Peer::Gcp { gcp, .. } => {
                 let mut settings = gcp.settings();
                 settings["service_account_file"] = json!(credential);
-                // A busy machine is no outage.
-                settings["attempt_timeout_ms"] = json!(20_000);
                 settings
             }
             Peer::Transit(bao) => json!({ "address": bao.address(), "vault_token_file": credential }),
-            Peer::Token(hsm) => hsm.settings(),
-        }
+        };
+        // A busy machine is no outage.
+        settings["attempt_timeout_ms"] = json!(20_000);
+        settings
     }
 
     /// The same with `@SILENT@` where the KMS's address stood, as `keystead-conform` takes it for a server that says nothing. None

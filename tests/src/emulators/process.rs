@@ -16,12 +16,12 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::install::{Peer, last_lines};
+use super::install::{Peer, cache, last_lines};
 use super::pause_a_moment;
 use crate::notes;
 
 /// Longest wait for the first answer; importing the emulator takes seconds on a busy machine.
-const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_secs(180);
 
 /// How often a peer is started on ports that were free a moment ago.
 pub(super) const STARTS_MAX: u32 = 3;
@@ -115,9 +115,7 @@ impl Process {
         let started = Instant::now();
         let port = self.port().context("the emulator announced no port")?;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("it ended with {status}; the end of its log:\n{}", self.log_end());
-            }
+            self.still_runs()?;
             if started.elapsed() > START_DEADLINE {
                 bail!(
                     "it took no connection within {START_DEADLINE:?}; the end of its log:\n{}",
@@ -127,6 +125,14 @@ impl Process {
             pause_a_moment();
         }
         Ok(())
+    }
+
+    /// An error that says how it ended, if it has.
+    pub(super) fn still_runs(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("it ended with {status}; the end of its log:\n{}", self.log_end()),
+        }
     }
 
     /// The port of plain HTTP.
@@ -248,6 +254,8 @@ impl Process {
 #[derive(Debug)]
 pub(super) struct Kept {
     directory: TempDir,
+    /// Held for as long as this lives: while the peer is away its ports look free.
+    _ports: File,
     port: u16,
     https_port: u16,
 }
@@ -259,14 +267,18 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 impl Kept {
     pub(super) fn new() -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("keystead-peer-").tempdir()?;
+        let locks = cache()?.join("ports");
+        std::fs::create_dir_all(&locks).context("making the directory of the ports that are taken")?;
         let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
         for attempt in 0..1000 {
             // Hashers are seeded at random, each process otherwise.
             let drawn = RandomState::new().hash_one(attempt) % u64::from(PORTS.end - PORTS.start);
             let first = PORTS.start + (drawn as u16 & !3);
-            if (first..first + 4).all(is_free) {
+            let ports = File::create(locks.join(first.to_string()))?;
+            if ports.try_lock().is_ok() && (first..first + 4).all(is_free) {
                 return Ok(Self {
                     directory,
+                    _ports: ports,
                     port: first,
                     https_port: first + 2,
                 });

@@ -9,6 +9,7 @@ use keystead_tests::emulators::{Key, Kms, Owner};
 pub(crate) use keystead_tests::filled::{check as check_filled, fill, value};
 use keystead_tests::kms::SimulatedKms;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub(crate) struct Bench {
     pub(crate) directory: tempfile::TempDir,
@@ -33,6 +34,8 @@ impl Bench {
             .backend(Backend::new(self.kms.clone()).named("managed"))
             .backend(Backend::new(self.kms.clone()).named("customer-kms"))
             .kms_attempts_max(1)
+            // A busy machine is no outage.
+            .kms_timeout(Duration::from_secs(60))
     }
 
     pub(crate) fn create(&self) -> Store {

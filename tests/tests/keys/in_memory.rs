@@ -1,9 +1,9 @@
 //! Keys in memory: dropped when they are revoked, for no longer than their lifetime, and got once for all who wait.
 
-use crate::common::{Bench, check_filled, fill, key};
+use crate::common::{Bench, check_filled, fill, key, value};
 use keystead::Error;
 use keystead::backend::ErrorCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_revoked_key_is_dropped_from_memory_and_works_again_when_it_is_given_back() {
@@ -69,11 +69,13 @@ fn a_key_leaves_memory_at_the_end_of_its_lifetime_though_nobody_asks() {
         .key_lifetime(Duration::from_secs(2))
         .create(bench.path())
         .unwrap();
+    let began = Instant::now();
     store.create_organization("acme").unwrap();
-    assert_eq!(store.cached_epoch_keys(), 1);
+    let cached = store.cached_epoch_keys();
+    assert!(cached == 1 || began.elapsed() >= Duration::from_secs(2));
     std::thread::sleep(Duration::from_secs(2));
     // The one who sees to it may be late on a busy machine.
-    for _ in 0..100 {
+    for _ in 0..600 {
         if store.cached_epoch_keys() == 0 {
             return;
         }
@@ -84,21 +86,32 @@ fn a_key_leaves_memory_at_the_end_of_its_lifetime_though_nobody_asks() {
 
 #[test]
 fn an_outage_is_survived_for_the_rest_of_a_keys_lifetime_and_no_longer() {
-    let bench = Bench::new();
-    let store = bench
-        .options()
-        .key_lifetime(Duration::from_secs(6))
-        .create(bench.path())
-        .unwrap();
-    let acme = store.create_organization("acme").unwrap();
-    fill(&acme, 3);
-    bench.kms.fail("managed", ErrorCode::Unavailable);
-    // Beyond its half, from which on its renewal is tried, and well before its end, also where a moment is long.
-    std::thread::sleep(Duration::from_millis(3300));
-    check_filled(&acme, 3);
-    std::thread::sleep(Duration::from_millis(3000));
-    let error = acme.get("s/0").unwrap_err();
-    assert!(error.is_retryable() && !error.is_revoked(), "{error}");
+    let lifetime = Duration::from_secs(6);
+    for _ in 0..5 {
+        let bench = Bench::new();
+        let store = bench
+            .options()
+            .key_lifetime(lifetime)
+            .create(bench.path())
+            .unwrap();
+        let began = Instant::now();
+        let acme = store.create_organization("acme").unwrap();
+        fill(&acme, 3);
+        bench.kms.fail("managed", ErrorCode::Unavailable);
+        // Beyond its half, from which on its renewal is tried, and well before its end.
+        std::thread::sleep(Duration::from_millis(3300));
+        let read = acme.get("s/0");
+        if began.elapsed() >= lifetime {
+            // The machine stood still for so long: nothing is known of this one.
+            continue;
+        }
+        assert_eq!(read.unwrap().value, value(0).as_bytes());
+        std::thread::sleep(lifetime.saturating_sub(began.elapsed()) + Duration::from_millis(300));
+        let error = acme.get("s/0").unwrap_err();
+        assert!(error.is_retryable() && !error.is_revoked(), "{error}");
+        return;
+    }
+    panic!("five times the machine stood still for the rest of a key's lifetime");
 }
 
 #[test]

@@ -16,6 +16,13 @@ fn an_old_kms_out_of_reach_blocks_its_epoch_alone_and_the_job_says_so() {
     bench.kms.fail("managed", ErrorCode::Unavailable);
     let job = acme.keys().add("one", "customer-kms", key("one")).unwrap();
     acme.put("new", "x").unwrap();
+    let is_blocked = || matches!(job.status().unwrap().state, RewrapState::Blocked(_));
+    for _ in 0..1200 {
+        if is_blocked() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let status = job.wait_for(Duration::from_secs(2), |_| {}).unwrap();
     assert!(status.is_none());
     let status = job.status().unwrap();
@@ -77,9 +84,17 @@ fn readers_and_writers_go_on_during_a_re_wrap() {
     let store = bench.options().rewrap_batch(64).create(bench.path()).unwrap();
     let acme = store.create_organization("acme").unwrap();
     fill(&acme, 5000);
-    let job = acme.keys().add("one", "customer-kms", key("one")).unwrap();
+    let mut job = acme.keys().add("one", "customer-kms", key("one")).unwrap();
     let mut read = 0;
-    while job.status().unwrap().state != RewrapState::Done {
+    loop {
+        if job.status().unwrap().state == RewrapState::Done {
+            if read > 20 {
+                break;
+            }
+            // On a fast disk it is over in a blink.
+            job = acme.keys().rotate("one").unwrap();
+            continue;
+        }
         let n = read % 5000;
         assert_eq!(acme.get(&format!("s/{n}")).unwrap().value, value(n).as_bytes());
         if read % 10 == 0 {
@@ -92,7 +107,6 @@ fn readers_and_writers_go_on_during_a_re_wrap() {
         }
         read += 1;
     }
-    assert!(read > 20, "{read} reads");
     check_filled(&acme, 5000);
     assert_sound(&store);
 }

@@ -457,7 +457,10 @@ pub(super) fn too_long(bench: &Bench) -> Checked {
             fail!("{len} bytes are wrapped, and it describes that it takes {max}");
         }
         if began.elapsed() > GRACE {
-            fail!("it took {} ms to refuse {len} bytes", began.elapsed().as_millis());
+            return Err(Stop::Late(format!(
+                "it took {} ms to refuse {len} bytes",
+                began.elapsed().as_millis()
+            )));
         }
     }
     bench.opens(&tried.key, &tried.context, &tried.wrapped, &tried.plaintext)?;

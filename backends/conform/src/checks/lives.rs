@@ -14,8 +14,11 @@ const ROUND_TRIPS: usize = 12;
 const INSTANCES: usize = 20;
 /// More threads than this, and each instance left some behind.
 const THREADS_LEFT_MAX: usize = 8;
-/// How long a plugin is watched after `close`.
+/// How long a plugin is watched after `close`, and in how many looks.
 const AFTERWARDS: Duration = Duration::from_millis(300);
+const LOOKS: u32 = 30;
+/// How often this time is waited for threads to end.
+const WAITS_FOR_THREADS: u32 = 10;
 
 pub(super) fn threads(bench: &Bench) -> Checked {
     let keys = [bench.open()?, bench.open()?];
@@ -84,11 +87,14 @@ pub(super) fn instances(bench: &Bench) -> Checked {
 
 pub(super) fn close(bench: &Bench) -> Checked {
     let watch = |host: &crate::host::WatchedHost, what: &str| -> Checked<()> {
-        std::thread::sleep(AFTERWARDS);
-        match host.late() {
-            0 => Ok(()),
-            late => fail!("after {what} the host was called {late} times more"),
+        for _ in 0..LOOKS {
+            std::thread::sleep(AFTERWARDS / LOOKS);
+            match host.late() {
+                0 => {}
+                late => fail!("after {what} the host was called {late} times more"),
+            }
         }
+        Ok(())
     };
     let host = bench.host();
     let key = bench.open_on(&host)?;
@@ -114,8 +120,14 @@ pub(super) fn close(bench: &Bench) -> Checked {
         bench.round_trip(&key, &bench.context(), &bench.plaintext(32))?;
         key.interrupt();
     }
-    std::thread::sleep(AFTERWARDS);
-    let after = threads_of_the_process();
+    let mut after = threads_of_the_process();
+    for _ in 0..WAITS_FOR_THREADS {
+        if after <= before.map(|before| before + THREADS_LEFT_MAX) {
+            break;
+        }
+        std::thread::sleep(AFTERWARDS);
+        after = threads_of_the_process();
+    }
     match (before, after) {
         (Some(before), Some(after)) if after > before + THREADS_LEFT_MAX => {
             fail!(

@@ -1,6 +1,7 @@
 //! Time: cancelling, deadlines, interrupting.
 
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use keystead_backend::{BackendError, Call, CancelFlag, ErrorCode, KeyInstance};
@@ -154,16 +155,19 @@ pub(super) fn interrupt(bench: &Bench) -> Checked {
             "later calls are not affected, but none could be interrupted: {NEEDS_SILENCE}"
         )));
     };
+    // An interrupt ends what is in flight then, and nobody can see from outside whether the wrap is: so again and again.
+    let (over, ended) = std::sync::mpsc::channel::<()>();
     let interrupted = Arc::clone(&silent);
     std::thread::spawn(move || {
-        std::thread::sleep(UNDISTURBED);
-        interrupted.interrupt();
+        while ended.recv_timeout(UNDISTURBED) == Err(RecvTimeoutError::Timeout) {
+            interrupted.interrupt();
+        }
     });
     let (context, plaintext) = (bench.context(), bench.plaintext(32));
     let answer = within(UNDISTURBED, "a wrap that was interrupted", move || {
-        silent
-            .wrap(&Call::with_timeout(TIMEOUT), &context, &plaintext)
-            .map(drop)
+        let answer = silent.wrap(&Call::with_timeout(TIMEOUT), &context, &plaintext);
+        drop(over);
+        answer.map(drop)
     })?;
     match answer {
         Err(error) if error.code == ErrorCode::Cancelled => Ok(Vec::new()),

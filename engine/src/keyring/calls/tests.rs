@@ -86,7 +86,8 @@ fn a_call_that_never_returns_costs_its_caller_the_deadline_and_nobody_else_anyth
     let pool = pool();
     let (release, held) = mpsc::channel::<()>();
     let interrupted = Arc::new(AtomicBool::new(false));
-    let call = Call::with_timeout(Duration::from_millis(20));
+    // Of which it may wait half for a thread.
+    let call = Call::with_timeout(Duration::from_secs(3));
     let (cancel, seen) = (call.cancel.clone(), Arc::clone(&interrupted));
     let failed = pool
         .run(
@@ -152,7 +153,7 @@ fn a_backend_that_panics_is_an_error_and_the_pool_goes_on() {
 #[test]
 fn a_call_that_ends_when_it_is_cancelled_has_timed_out() {
     let pool = pool();
-    let failed = ask::<()>(&pool, 1, Duration::from_millis(20), |call| {
+    let failed = ask::<()>(&pool, 1, Duration::from_secs(3), |call| {
         while !call.is_cancelled() {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -250,7 +251,11 @@ fn an_instance_holds_half_of_the_threads_at_most_however_many_calls_of_it_hang()
                 })
             });
         }
-        until(|| hanging.waiting() + pool.calls.waiting() == 2 * THREADS_MAX);
+        // All are there, and the threads that they may hold have begun.
+        until(|| {
+            hanging.waiting() >= THREADS_MAX / 2
+                && hanging.waiting() + pool.calls.waiting() == 2 * THREADS_MAX
+        });
         for other in 2..20 {
             assert_eq!(ask(&pool, other, LONG, |_| Ok(7)).unwrap(), 7);
         }
@@ -283,7 +288,9 @@ fn instances_that_were_late_hold_half_of_the_threads_together_and_each_one_call_
                 })
             });
         }
-        until(|| hanging.waiting() + pool.calls.waiting() == 2 * late.len());
+        until(|| {
+            hanging.waiting() >= THREADS_MAX / 2 && hanging.waiting() + pool.calls.waiting() == 2 * late.len()
+        });
         assert_eq!(hanging.most(), THREADS_MAX / 2);
         for healthy in 100..120 {
             assert_eq!(ask(&pool, healthy, LONG, |_| Ok(7)).unwrap(), 7);
