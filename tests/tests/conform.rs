@@ -1,7 +1,7 @@
 //! Every plugin passes `keystead-conform`, each beside its peer, and so does the example in C. What is not built is left out loudly:
 //! `cargo xtask test` builds everything. The fault shim is checked in `backends/conform/tests/ours.rs`.
 
-use keystead_tests::built::built;
+use keystead_tests::built::{built, installed};
 use keystead_tests::emulators::{Emulator, Kind, Kms, Owner};
 use keystead_tests::left_out::leave_out;
 use keystead_tests::{example_c, notes};
@@ -55,9 +55,10 @@ fn passes(given: &Given) {
         std::fs::write(&file, value.to_string()).unwrap();
         file
     };
+    let (_directory, plugin) = installed(&given.plugin);
     let mut command = Command::new(tool);
     command
-        .arg(&given.plugin)
+        .arg(plugin)
         .arg("--json")
         .arg("--config")
         .arg(file("config", &given.config));
