@@ -36,14 +36,15 @@ def test_what_happens_is_logged_until_the_log_is_closed(tmp_path: Path, caplog: 
 
 def test_a_handler_may_use_the_store_and_a_program_that_forgets_its_log_ends_well(tmp_path: Path) -> None:
     program = (
-        "import gc, keystead, logging, sys; from pathlib import Path; d = Path(sys.argv[1])\n"
+        "import gc, keystead, logging, sys, threading; from pathlib import Path; d = Path(sys.argv[1])\n"
+        "told = threading.Event()\n"
         "class Counts(logging.Handler):\n"
         "    def emit(self, record):\n"
-        "        print(sum(1 for _ in store.organizations()), record.levelname, flush=True); gc.collect()\n"
+        "        print(sum(1 for _ in store.organizations()), record.levelname, flush=True); gc.collect(); told.set()\n"
         "logging.getLogger('keystead').addHandler(Counts()); keystead.log_to(); gc.collect()\n"
         "store = keystead.Store.create(d / 's', backends=[keystead.Backend.managed(d / 'k')])\n"
-        "store.create_organization('acme').put('a', b'1')\n"
+        "store.create_organization('acme').put('a', b'1'); told.wait(60)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout in ("0 WARNING\n", "1 WARNING\n")
