@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import keystead
 from keystead import Code, Store
-from keystead._native import lib
+from keystead._native import ffi, lib
 
 
 def test_a_store_that_was_closed_is_opened_again_while_old_handles_are_still_held(
@@ -150,6 +151,24 @@ def test_a_store_is_closed_under_threads_that_use_it(tmp_path: Path, managed: ke
         thread.join()
     assert len(ended) == 4
     Store.open(path, backends=[managed]).close()
+
+
+def test_an_exception_that_is_kept_keeps_no_file_open(tmp_path: Path, managed: keystead.Backend) -> None:
+    """Calls that a close came upon raised with the handle among the locals of their traceback."""
+    path = tmp_path / "app.keystead"
+    store = Store.create(path, backends=[managed])
+    acme = store.create_organization("acme")
+    # As a call that has begun already finds it.
+    assert lib.keystead_store_close(store._handle, ffi.NULL) == 0
+    kept: list[keystead.ClosedError] = []
+    uses: list[Callable[[], object]] = [lambda: acme.get("a"), lambda: acme.put("a", b"1"), lambda: store.organization("acme")]
+    for use in uses:
+        with pytest.raises(keystead.ClosedError) as closed:
+            use()
+        kept.append(closed.value)
+    store.close()
+    Store.open(path, backends=[managed]).close()
+    assert len(kept) == len(uses)
 
 
 def test_a_store_does_not_go_through_a_fork(store: Store) -> None:

@@ -92,7 +92,8 @@ class Handle:
     """An object of the library.
 
     `_handle` owns it: the library frees it when nothing in Python holds it any more, a call in flight on another thread
-    included. So a handle is closed by forgetting it.
+    included. So a handle is closed by forgetting it. What raises lets go of it first: an exception that is kept keeps the
+    locals of every frame that it went through, and with them the file of a store.
     """
 
     __slots__ = ("_handle", "__weakref__")
@@ -106,6 +107,7 @@ class Handle:
             raise closed(self)
         error = ffi.new("keystead_error **")
         if function(handle, *arguments, error) != 0:
+            del handle
             raise taken(error[0])
 
     def _produced(self, function: Callable[..., int], kind: str, *arguments: Any) -> Any:

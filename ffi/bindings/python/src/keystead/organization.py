@@ -125,6 +125,7 @@ class Organization(Handle):
         encoded = path.encode()
         got = _new(_got)
         if _get(handle, encoded, len(encoded), version, got) != 0:
+            del handle
             raise taken_error(got.error)
         try:
             value = _unpack(got.data, got.len)

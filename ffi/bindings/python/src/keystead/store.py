@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from keystead._native import ffi, lib
 from keystead.backend import Backend
-from keystead.errors import Error
+from keystead.errors import Error, taken
 from keystead.handle import Family, Handle, call, called_back, given, produced, struct, text
 from keystead.kms import BackendError, KeyBackend
 from keystead.organization import Organization
@@ -131,7 +131,10 @@ class Store(Handle):
             return
         self._forget()
         self._family.forget()
-        call(lib.keystead_store_close, handle)
+        error = ffi.new("keystead_error **")
+        if lib.keystead_store_close(handle, error) != 0:
+            del handle
+            raise taken(error[0])
 
     def __enter__(self) -> Self:
         return self
@@ -182,8 +185,8 @@ class Store(Handle):
         """How far every organization of the store has come, as JSON. Kept where whoever can write the store cannot
         write, and given to `open`, it has a store that was rolled back refused."""
         pointer = self._produced(lib.keystead_checkpoint_take, "keystead_checkpoint **")
-        taken = ffi.gc(pointer, lib.keystead_checkpoint_free)
-        return ffi.string(lib.keystead_checkpoint_json(taken)).decode()  # type: ignore[no-any-return]
+        checkpoint = ffi.gc(pointer, lib.keystead_checkpoint_free)
+        return ffi.string(lib.keystead_checkpoint_json(checkpoint)).decode()  # type: ignore[no-any-return]
 
     def verify(self, *, open_values: bool = False, progress: Callable[[int], object] | None = None) -> VerifyReport:
         """Checks the whole store: every page, row, chain and count; with `open_values` also that every value opens,
