@@ -161,6 +161,18 @@ fn a_sticky_directory_may_lie_above_but_not_hold_the_plugin() {
     );
 }
 
+/// Gives a file away, which only root can. False where there is no such user: in a user namespace without it.
+fn is_given_to(owner: u32, path: &Path) -> bool {
+    match std::os::unix::fs::chown(path, Some(owner), None) {
+        Ok(()) => true,
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
+            println!("left out: there is no user {owner} here");
+            false
+        }
+        Err(error) => panic!("root may: {error}"),
+    }
+}
+
 #[test]
 fn what_belongs_to_another_user_is_refused_file_or_directory() {
     let place = Place::new();
@@ -168,8 +180,8 @@ fn what_belongs_to_another_user_is_refused_file_or_directory() {
     let us = rustix::process::geteuid().as_raw();
     let (user, owner) = if us == 0 { (0, 12_345) } else { (us + 1, us) };
     for name in ["a/plugin.so", "a"] {
-        if us == 0 {
-            std::os::unix::fs::chown(place.path(name), Some(owner), None).expect("root may");
+        if us == 0 && !is_given_to(owner, &place.path(name)) {
+            return;
         }
         let refusal = open_as(&place.path("a/plugin.so"), user).expect_err("refused");
         assert!(
@@ -244,7 +256,9 @@ fn a_hard_link_is_judged_by_the_owner_and_the_mode_of_the_file_that_it_leads_to(
     // Somebody else's file in our directory: who owns it can write to it.
     let us = rustix::process::geteuid().as_raw();
     if us == 0 {
-        std::os::unix::fs::chown(place.path("other/file"), Some(12_345), None).expect("root may");
+        if !is_given_to(12_345, &place.path("other/file")) {
+            return;
+        }
         assert!(matches!(
             place.refusal("linked.so"),
             Refusal::Owner {
