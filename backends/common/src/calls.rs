@@ -275,7 +275,6 @@ impl Interrupts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     fn forever() -> impl Future<Output = Result<(), BackendError>> + Send + 'static {
         std::future::pending()
@@ -319,23 +318,17 @@ mod tests {
 
     #[test]
     fn an_interrupt_ends_calls_in_flight_and_not_later_ones() {
-        let (calls, interrupts) = (Calls::new("keystead-test"), Arc::new(Interrupts::default()));
+        let (calls, interrupts) = (Calls::new("keystead-test"), Interrupts::default());
         let call = Call::with_timeout(Duration::from_secs(60));
-        let interrupter = std::thread::spawn({
-            let interrupts = Arc::clone(&interrupts);
-            move || {
+        std::thread::scope(|threads| {
+            let running = threads.spawn(|| calls.run(&call, &interrupts, "unwrapping", forever()));
+            // Again and again: one that comes before the call has begun is not for it.
+            while !running.is_finished() {
                 std::thread::sleep(Duration::from_millis(30));
                 interrupts.interrupt();
             }
+            assert_eq!(running.join().unwrap().unwrap_err().code, ErrorCode::Cancelled);
         });
-        assert_eq!(
-            calls
-                .run(&call, &interrupts, "unwrapping", forever())
-                .unwrap_err()
-                .code,
-            ErrorCode::Cancelled
-        );
-        interrupter.join().unwrap();
         assert_eq!(
             calls
                 .run(&call, &interrupts, "unwrapping", async { Ok(7) })
@@ -367,25 +360,31 @@ mod tests {
     #[test]
     fn work_that_blocks_is_left_at_the_deadline_and_learns_that_nobody_waits() {
         let (calls, interrupts) = (Calls::new("keystead-test"), Interrupts::default());
-        let (told, tells) = std::sync::mpsc::channel();
-        let (left, is_left) = std::sync::mpsc::channel::<()>();
-        let call = Call::with_timeout(Duration::from_millis(60));
-        let error = calls
-            .run_blocking(&call, &interrupts, "unwrapping", move |remaining| {
-                let waited_for = remaining.sleep(Duration::from_secs(60));
-                // It ends after the caller has gone: at the deadline itself either of the two may be the first, and then the
-                // call has an answer.
-                let _ = is_left.recv_timeout(Duration::from_secs(10));
-                told.send((waited_for, remaining.is_over())).unwrap();
-                Ok(())
-            })
-            .unwrap_err();
-        drop(left);
-        assert_eq!(error.code, ErrorCode::Timeout);
-        assert_eq!(
-            tells.recv_timeout(Duration::from_secs(10)).unwrap(),
-            (false, true)
-        );
+        let ask = || {
+            let (told, tells) = std::sync::mpsc::channel();
+            let (left, is_left) = std::sync::mpsc::channel::<()>();
+            let call = Call::with_timeout(Duration::from_millis(60));
+            let error = calls
+                .run_blocking(&call, &interrupts, "unwrapping", move |remaining| {
+                    let waited_for = remaining.sleep(Duration::from_secs(60));
+                    // It ends after the caller has gone: at the deadline itself either of the two may be the first, and then the
+                    // call has an answer.
+                    let _ = is_left.recv_timeout(Duration::from_secs(10));
+                    told.send((waited_for, remaining.is_over())).unwrap();
+                    Ok(())
+                })
+                .unwrap_err();
+            drop(left);
+            assert_eq!(error.code, ErrorCode::Timeout);
+            match tells.recv_timeout(Duration::from_secs(50)) {
+                Ok(told) => Some(told),
+                // No thread was there for it in time, so it was not begun, and tells nothing.
+                Err(RecvTimeoutError::Disconnected) => None,
+                Err(RecvTimeoutError::Timeout) => panic!("it does not learn that nobody waits"),
+            }
+        };
+        let told = (0..50).find_map(|_| ask()).expect("it began once");
+        assert_eq!(told, (false, true));
     }
 
     /// A call with 1 ms came back as cancelled, which it was not, when its thread began a moment before its caller looked at the clock.
