@@ -173,6 +173,21 @@ pub fn open_with(
         .unwrap_or_else(|error| panic!("{config} with {settings}: {error}"))
 }
 
+/// These settings, with 20 s in each of these fields that they leave out: a busy machine is no outage.
+///
+/// # Panics
+///
+/// When they are no object.
+#[must_use]
+pub fn patient(settings: &Value, timeouts: &[&str]) -> Value {
+    let mut settings = settings.clone();
+    let fields = settings.as_object_mut().expect("settings are an object");
+    for timeout in timeouts {
+        fields.entry(*timeout).or_insert_with(|| Value::from(20_000));
+    }
+    settings
+}
+
 /// A call with time enough for a slow machine.
 #[must_use]
 pub fn call() -> Call {
@@ -218,9 +233,38 @@ pub fn assert_fails<T>(result: Result<T, BackendError>, code: ErrorCode, words: 
     for word in words {
         assert!(error.message.contains(word), "\"{word}\" is not in: {error}");
     }
-    // The beginning of the key, as text and in base64; of a JSON Web Token; of an access token of Google's; of a PEM file.
-    for secret in ["0123456789abcdef", "MDEyMzQ1Njc4", "eyJ", "ya29.", "PRIVATE KEY"] {
+    // The beginning of the key, as text and in base64; of an access token of Google's; of a PEM file.
+    for secret in ["0123456789abcdef", "MDEyMzQ1Njc4", "ya29.", "PRIVATE KEY"] {
         assert!(!error.message.contains(secret), "{error}");
     }
+    assert!(!has_web_token(&error.message), "{error}");
     error
+}
+
+/// True when there is a part of a JSON Web Token in the text: an object, `{"…`, in base64.
+///
+/// Four letters more than every such object begins with are looked for: a directory for a test has six at random in its name.
+#[must_use]
+pub fn has_web_token(text: &str) -> bool {
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    text.match_indices("eyJ").any(|(at, begin)| {
+        let rest = &text.as_bytes()[at + begin.len()..];
+        rest.iter().take(4).filter(|byte| is_base64(byte)).count() == 4
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_web_token;
+
+    #[test]
+    fn every_part_of_a_web_token_is_seen_and_the_name_of_a_directory_is_none() {
+        let token = "eyJhbGciOiJub25l.eyJzdWIiOiJhY21l.c2lnbmF0dXJl";
+        let parts: Vec<_> = token.split('.').collect();
+        assert!(has_web_token(token) && has_web_token(&format!("{} is bad", parts[0])));
+        assert!(has_web_token(&format!("refused: {}", parts[1])));
+        assert!(!has_web_token(parts[2]));
+        assert!(!has_web_token("/tmp/.tmpeyJabc/secret cannot be read"));
+        assert!(!has_web_token("eyJ"));
+    }
 }

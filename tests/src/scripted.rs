@@ -135,6 +135,21 @@ impl Server {
             .clone()
     }
 
+    /// Waits until this is so of what it was asked.
+    ///
+    /// # Panics
+    ///
+    /// When it is not so within a minute.
+    pub fn wait_until(&self, is_so: impl Fn(&Self) -> bool) {
+        for _ in 0..6000 {
+            if is_so(self) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it was not asked that within a minute");
+    }
+
     /// How often a path that ends so was asked for.
     pub fn count(&self, end: &str) -> usize {
         let requests = self.requests();

@@ -41,7 +41,7 @@ fn options(directory: &Path, settings: Value) -> StoreOptions {
         .backend(Backend::new(AwsKmsBackend::default()).settings(settings))
         .identity_provider(Issuer)
         .key_lifetime(LIFETIME)
-        .kms_timeout(Duration::from_secs(5))
+        .kms_timeout(Duration::from_secs(30))
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn an_organization_brings_its_key_by_role_and_web_identity_revokes_it_and_gives_
     acme.epochs().unwrap();
 
     owner.enable_key(&key).unwrap();
-    wait_until_served(&acme, Duration::from_secs(5));
+    wait_until_served(&acme, Duration::from_secs(60));
     check(&acme, 500);
 }
 

@@ -397,6 +397,17 @@ fn threads_that_make_a_keyring_at_once_end_with_one() {
     }
 }
 
+/// Rotates, in the end: whoever waits for the file's lock looks again and again and may miss its turn on a busy machine.
+fn rotated(keyring: &Keyring) -> u32 {
+    let tried = || match keyring.rotate() {
+        Err(error) if error.code == ErrorCode::Timeout => None,
+        rotated => Some(rotated.unwrap()),
+    };
+    (0..6)
+        .find_map(|_| tried())
+        .expect("its turn comes within a minute")
+}
+
 #[test]
 fn threads_wrap_and_unwrap_while_the_keyring_rotates() {
     let (_directory, path) = directory();
@@ -415,7 +426,7 @@ fn threads_wrap_and_unwrap_while_the_keyring_rotates() {
             });
         }
         for _ in 0..2 {
-            scope.spawn(|| (0..20).for_each(|_| assert!(keyring.rotate().unwrap() > 1)));
+            scope.spawn(|| (0..20).for_each(|_| assert!(rotated(&keyring) > 1)));
         }
     });
     // No rotation overwrote another.

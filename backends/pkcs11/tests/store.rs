@@ -24,7 +24,7 @@ fn options(directory: &Path, settings: Value) -> StoreOptions {
         .backend(ManagedBackend::keyring(directory.join("managed.keyring")))
         .backend(Backend::new(Pkcs11Backend::default()).settings(settings))
         .key_lifetime(LIFETIME)
-        .kms_timeout(Duration::from_secs(10))
+        .kms_timeout(Duration::from_secs(30))
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn an_organization_brings_its_key_on_a_token_rotates_it_switches_it_off_and_on()
         assert_eq!(acme.list("", None, 1000).unwrap().items.len(), 200);
 
         switch(true);
-        wait_until_served(&acme, Duration::from_secs(10));
+        wait_until_served(&acme, Duration::from_secs(60));
         check(&acme, 200);
     }
 }

@@ -446,9 +446,7 @@ fn a_server_that_hangs_is_a_timeout_and_one_that_comes_back_is_used_again_and_a_
     bao.resume().unwrap();
     assert_eq!(unwrap(&*key, &wrapped).unwrap(), KEY);
     bao.seal().unwrap();
-    let error = key
-        .unwrap(&Call::with_timeout(Duration::from_secs(5)), &context(), &wrapped)
-        .unwrap_err();
+    let error = unwrap(&*key, &wrapped).unwrap_err();
     assert_eq!(error.code, ErrorCode::Unavailable, "{error}");
     assert!(error.message.contains("sealed"), "{error}");
 }
@@ -560,6 +558,17 @@ fn a_token_never_gets_into_an_error_even_if_the_server_repeats_it() {
 
 #[test]
 fn while_the_server_is_ill_a_worn_token_is_used_to_its_end() {
+    // Whether a token that was worn when it was needed was still good then is a matter of seconds, which a busy machine may take.
+    assert!(
+        (0..3).any(|_| a_worn_token_is_used()),
+        "its end came before its use"
+    );
+}
+
+/// False when the token's end came before it could be used: then nothing was seen.
+#[allow(clippy::disallowed_methods, reason = "tokens last for real time")]
+fn a_worn_token_is_used() -> bool {
+    let life = Duration::from_secs(12);
     let ill = Arc::new(AtomicUsize::new(0));
     let theirs = Arc::clone(&ill);
     let server = Server::start(move |_, request| {
@@ -567,7 +576,7 @@ fn while_the_server_is_ill_a_worn_token_is_used_to_its_end() {
             if theirs.load(Ordering::SeqCst) == 1 {
                 return errors(500, &["internal error"]);
             }
-            return auth("s.1", 12, false);
+            return auth("s.1", life.as_secs(), false);
         }
         transit(request)
     });
@@ -576,10 +585,14 @@ fn while_the_server_is_ill_a_worn_token_is_used_to_its_end() {
         &json!({ "address": server.address(), "max_attempts": 1 }),
         &by_role("acme", "x"),
     );
+    let began = Instant::now();
     wrap(&*key).unwrap();
     ill.store(1, Ordering::SeqCst);
     std::thread::sleep(Duration::from_millis(8500));
-    wrap(&*key).unwrap();
+    match wrap(&*key) {
+        Err(_) if began.elapsed() >= life => return false,
+        used => drop(used.unwrap()),
+    }
     assert_eq!(
         server.count("/login"),
         2,
@@ -587,4 +600,5 @@ fn while_the_server_is_ill_a_worn_token_is_used_to_its_end() {
     );
     std::thread::sleep(Duration::from_millis(4000));
     assert_fails(wrap(&*key), ErrorCode::Unavailable, &["logging in"]);
+    true
 }

@@ -37,7 +37,7 @@ fn options(bao: &'static OpenBao, directory: &Path) -> StoreOptions {
         .backend(Backend::new(TransitBackend::default()).settings(json!({ "address": bao.address() })))
         .identity_provider(Issuer(bao))
         .key_lifetime(LIFETIME)
-        .kms_timeout(Duration::from_secs(5))
+        .kms_timeout(Duration::from_secs(30))
 }
 
 /// A namespace of the customer's with a key, and a role for tokens of the application about the organization acme.
@@ -148,7 +148,7 @@ fn an_organization_brings_its_key_by_a_role_revokes_it_in_every_way_and_gives_it
         assert!(error.is_revoked(), "{way}: {error}");
 
         give_back();
-        wait_until_served(&acme, Duration::from_secs(10));
+        wait_until_served(&acme, Duration::from_secs(60));
         check(&acme, 200);
     }
 

@@ -118,12 +118,15 @@ impl Azure {
         self.process.https_port().expect("it was announced")
     }
 
-    /// Settings for the backend `azure-key-vault`: where vaults and the sign-in are, and whom to trust. No credential.
+    /// Settings for the backend `azure-key-vault`: where vaults and the sign-in are, whom to trust, and patience, since a busy machine
+    /// is no outage. No credential.
     pub fn settings(&self) -> Value {
         json!({
             "authority_host": format!("https://127.0.0.1:{}", self.https_port()),
             "vault_address": format!("127.0.0.1:{}", self.https_port()),
             "ca_file": self.authority_file(),
+            "connect_timeout_ms": 20_000,
+            "attempt_timeout_ms": 20_000,
         })
     }
 

@@ -17,7 +17,8 @@ pub(crate) fn open(settings: &Value, config: &Value) -> Box<dyn KeyInstance> {
 }
 
 pub(crate) fn open_with(host: Arc<TestHost>, settings: &Value, config: &Value) -> Box<dyn KeyInstance> {
-    direct::open_with(&AwsKmsBackend::default(), host, settings, config)
+    let settings = direct::patient(settings, &["connect_timeout_ms", "attempt_timeout_ms"]);
+    direct::open_with(&AwsKmsBackend::default(), host, &settings, config)
 }
 
 pub(crate) fn try_open(

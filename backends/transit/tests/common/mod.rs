@@ -26,7 +26,12 @@ pub(crate) fn open(settings: &Value, config: &Value) -> Box<dyn KeyInstance> {
 }
 
 pub(crate) fn open_with(host: Arc<TestHost>, settings: &Value, config: &Value) -> Box<dyn KeyInstance> {
-    direct::open_with(&TransitBackend::default(), host, settings, config)
+    direct::open_with(&TransitBackend::default(), host, &patient(settings), config)
+}
+
+/// These settings, with which a busy machine is no outage.
+pub(crate) fn patient(settings: &Value) -> Value {
+    direct::patient(settings, &["connect_timeout_ms", "attempt_timeout_ms"])
 }
 
 /// A file with a secret in it, in a directory of its own that goes with it.
