@@ -72,9 +72,10 @@ impl Account {
         };
         Ok(ClientOptions {
             transport: Some(Transport::new(client)),
-            retry: RetryOptions::custom(Arc::new(Retries {
+            retry: RetryOptions::none(),
+            per_call_policies: vec![Arc::new(Retries {
                 max_attempts: self.settings.max_attempts,
-            })),
+            })],
             cloud: self.sign_in_service(cloud).map(Arc::new),
             ..ClientOptions::default()
         })
