@@ -33,13 +33,12 @@ const REPEATED: [StatusCode; 5] = [
 ];
 
 #[async_trait]
+#[allow(
+    elided_lifetimes_in_paths,
+    reason = "async_trait makes another method of one that names the context's lifetime"
+)]
 impl Policy for Retries {
-    async fn send(
-        &self,
-        context: &Context<'_>,
-        request: &mut Request,
-        next: &[Arc<dyn Policy>],
-    ) -> PolicyResult {
+    async fn send(&self, context: &Context, request: &mut Request, next: &[Arc<dyn Policy>]) -> PolicyResult {
         let mut attempts = 0;
         loop {
             let answer = next[0].send(context, &mut request.clone(), &next[1..]).await;
