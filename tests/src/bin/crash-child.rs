@@ -42,8 +42,10 @@ fn main() -> anyhow::Result<()> {
         let before = job.status()?.done;
         std::thread::spawn(move || {
             job.run_here(|status| {
-                while status.done >= before + share {
-                    std::thread::park();
+                if status.done >= before + share {
+                    loop {
+                        std::thread::park();
+                    }
                 }
             })
         });

@@ -62,6 +62,7 @@ fn a_key_that_is_found_revoked_while_wrapping_or_probing_is_dropped_from_memory_
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a key's lifetime is real time")]
 fn a_key_leaves_memory_at_the_end_of_its_lifetime_though_nobody_asks() {
     let bench = Bench::new();
     let store = bench
@@ -85,6 +86,7 @@ fn a_key_leaves_memory_at_the_end_of_its_lifetime_though_nobody_asks() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a key's lifetime is real time")]
 fn an_outage_is_survived_for_the_rest_of_a_keys_lifetime_and_no_longer() {
     let lifetime = Duration::from_secs(6);
     for _ in 0..5 {

@@ -6,7 +6,7 @@ use keystead::{Backend, IdentityProvider, IdentityRequest, Store, VerifyOptions}
 use keystead_backend::{BackendError, KeyInstance, LockedBytes};
 use keystead_managed::ManagedBackend;
 
-use crate::bench::{Bench, call};
+use crate::bench::{Bench, TIMEOUT, call};
 use crate::inside::{Checked, Stop, fail};
 
 const THREADS: usize = 16;
@@ -189,6 +189,7 @@ pub(super) fn store(bench: &Bench) -> Checked {
             .named(CHECKED)
             .settings(settings.clone());
         let options = Store::options()
+            .kms_timeout(TIMEOUT)
             .backend(ManagedBackend::keyring(&keyring))
             .backend(backend);
         match token.clone() {
