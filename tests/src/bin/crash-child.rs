@@ -2,7 +2,7 @@
 //!
 //! `crash-child STORE KEYRINGS REWRAP_BATCH SHARE RUN` opens the store, goes on with its re-wrap job until that share of its data keys is
 //! moved, writes meanwhile and afterwards, and says on standard output, a line each, what was acknowledged: `open`, `put PATH VALUE`,
-//! `done`.
+//! `share` when that share is moved, `done`.
 
 use keystead::{Backend, Store};
 use keystead_managed::ManagedBackend;
@@ -31,18 +31,15 @@ fn main() -> anyhow::Result<()> {
         .background_rewrap(false)
         .open(store)?;
     let acme = store.organization("acme")?;
-    let mut out = std::io::stdout().lock();
-    let mut say = |line: String| -> std::io::Result<()> {
-        writeln!(out, "{line}")?;
-        out.flush()
-    };
-    say("open".into())?;
+    say("open")?;
     let job = acme.rewrap_job().ok();
     if let Some(job) = job.clone() {
         let before = job.status()?.done;
         std::thread::spawn(move || {
             job.run_here(|status| {
                 if status.done >= before + share {
+                    // Nobody reads on, once this process is to be killed.
+                    let _ = say("share");
                     loop {
                         std::thread::park();
                     }
@@ -53,7 +50,7 @@ fn main() -> anyhow::Result<()> {
     for n in 0_u64.. {
         let (path, value) = (format!("crash/{run}/{n}"), format!("value {run} {n}"));
         acme.put(&path, &value)?;
-        say(format!("put {path} {value}"))?;
+        say(&format!("put {path} {value}"))?;
         let finished = match &job {
             Some(job) => job.status()?.state == keystead::RewrapState::Done,
             None => true,
@@ -62,6 +59,12 @@ fn main() -> anyhow::Result<()> {
             break;
         }
     }
-    say("done".into())?;
+    say("done")?;
     Ok(())
+}
+
+fn say(line: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
 }
